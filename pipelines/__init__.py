@@ -1,0 +1,18 @@
+"""What you can ask Luigi for: `luigi --module pipelines SortStudy`, `DeidentifyStudy`, `PrepareReview`.
+
+Importing this package also makes Luigi behave as a tool for a hospital must, wherever the user has not said otherwise:
+it runs without a daemon, a failed run ends with a non-zero code, few retries, no mail with tracebacks.
+"""
+
+from __future__ import annotations
+
+from pipelines.ground import check_package_owners, set_luigi_defaults
+
+check_package_owners()
+set_luigi_defaults()
+
+from pipelines.deidentify import DeidentifyStudy  # noqa: E402 - the defaults must stand before a task class is made
+from pipelines.review import PrepareReview  # noqa: E402
+from pipelines.sort import SortStudy  # noqa: E402
+
+__all__ = ["DeidentifyStudy", "PrepareReview", "SortStudy"]

@@ -1,0 +1,232 @@
+"""What every task of a study shares: its parameters, its workspace, the clock, progress, faults and the last summary.
+
+No parameter that shows (in a log, a task id, the scheduler's page) may say anything of a patient, and a folder's name
+can. So the paths are insignificant and hidden, and a task is told from another by the workspace's random key. (Luigi's
+"private" would be lost on the way of a task that is yielded while another runs.)
+"""
+
+from __future__ import annotations
+
+import atexit
+import datetime as dt
+import os
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from tasks import __version__
+from tasks.config import StudySettings, read_study
+from tasks.errors import DumpError, ScanwardError, UsageError
+from tasks.index.scan import Inventory, scan_dump
+from tasks.logs import LOGGER, keep_fault, sentence_for
+from tasks.progress import ProgressBoard
+from tasks.receipt import Receipt, read_receipt, write_receipt
+from tasks.workspace import Workspace, open_workspace
+
+STAGES = ("Indexing", "Sorting", "De-identifying", "Preparing")
+"""The stages, as progress shows them."""
+
+BOARD = ProgressBoard(STAGES)
+"""Made when this module is imported, so before Luigi forks a worker: all of them count on it."""
+
+_DEFAULT_STUDY_FILE = "study.toml"
+
+
+def _hidden_path() -> Any:
+    return luigi.OptionalParameter(default=None, significant=False, visibility=ParameterVisibility.HIDDEN)
+
+
+@lru_cache(maxsize=16)
+def load_study(study: str | None, dump: str | None, workspace: str | None) -> tuple[StudySettings, Workspace]:
+    """Read the study's settings and open its workspace, once a process.
+
+    Raises
+    ------
+    ScanwardError
+        If something that was given cannot be used, or nothing was given and there is no study.toml here.
+    """
+    if study is None and (dump is None or workspace is None):
+        if not Path(_DEFAULT_STUDY_FILE).exists():
+            raise UsageError(
+                problem=f"No study was given, and there is no {_DEFAULT_STUDY_FILE} in this folder.",
+                remedy="Give --dump DIR and --workspace DIR, or --study FILE.toml, or write one with `scanward init`.",
+            )
+        study = _DEFAULT_STUDY_FILE
+    settings = read_study(
+        Path(study) if study else None,
+        dump=Path(dump) if dump else None,
+        workspace=Path(workspace) if workspace else None,
+    )
+    if not settings.dump.is_dir():
+        problem = "is not a folder" if settings.dump.exists() else "does not exist"
+        raise DumpError(path=settings.dump, problem=problem)
+    return settings, open_workspace(settings.workspace, dump=settings.dump)
+
+
+@lru_cache(maxsize=4)
+def current_inventory(dump: Path) -> Inventory:
+    """Scan the dump, once a process: what is complete must not change while a run decides what to do."""
+    return scan_dump(os.fsencode(dump))
+
+
+def say_and_exit(fault: ScanwardError) -> NoReturn:
+    """End the process with a fault's sentence and code."""
+    sys.stderr.write(f"{fault}\n")
+    raise SystemExit(fault.exit_code)
+
+
+class StudyTask(luigi.Task):
+    """A task that works on one study.
+
+    Attributes
+    ----------
+    study, dump, workspace
+        Paths as given on the command line; never shown.
+    workspace_key
+        Filled in by itself; all that a log or a scheduler sees of the study.
+    debug
+        Show tracebacks, which may quote patients.
+    """
+
+    study = _hidden_path()
+    dump = _hidden_path()
+    workspace = _hidden_path()
+    workspace_key = luigi.Parameter(default="")
+    debug = luigi.BoolParameter(default=False, significant=False)
+
+    retry_count = 2
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Resolve the parameters, and fill in the workspace's key."""
+        values = dict(super().get_param_values(params, args, kwargs))  # type: ignore[no-untyped-call] # Luigi's
+        try:
+            _, opened = load_study(values["study"], values["dump"], values["workspace"])
+        except ScanwardError as fault:
+            say_and_exit(fault)
+        values["workspace_key"] = opened.key
+        return list(values.items())
+
+    @property
+    def settings(self) -> StudySettings:
+        """The study file's content."""
+        return load_study(self.study, self.dump, self.workspace)[0]
+
+    @property
+    def place(self) -> Workspace:
+        """The workspace."""
+        return load_study(self.study, self.dump, self.workspace)[1]
+
+    @property
+    def inventory(self) -> Inventory:
+        """What lies in the dump."""
+        return current_inventory(self.settings.dump)
+
+    def sibling(self, kind: type[StudyTask], **more: Any) -> Any:
+        """Make another task of the same study."""
+        return kind(study=self.study, dump=self.dump, workspace=self.workspace, debug=self.debug, **more)
+
+    def run(self) -> Any:
+        """Do the task's work, which `work` describes; faults are kept in `identified/` and told in one sentence."""
+        if os.getpid() == _MAIN_PROCESS:
+            BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
+        try:
+            needed = self.work()
+            if needed is not None:
+                yield from needed
+        except Exception as fault:
+            keep_fault(self.place.logs, fault)
+            raise
+
+    def work(self) -> Iterator[Any] | None:
+        """Do the work; a generator yields the tasks that turn out to be needed."""
+        raise NotImplementedError
+
+    def on_failure(self, exception: BaseException) -> str:
+        """Tell the scheduler of a fault in one sentence: what it is told, its web page shows."""
+        return sentence_for(exception)
+
+    def advance(self, stage: str, units: int = 1) -> None:
+        """Count units done, for the progress bar and for Luigi's page."""
+        BOARD.advance(stage, units)
+        done, total = BOARD.read(stage)
+        if self.set_progress_percentage is not None and total:
+            self.set_progress_percentage(min(100, 100 * done // total))
+
+
+class StageTask(StudyTask):
+    """A task that finishes a stage: complete when its receipt says so for the present input and settings."""
+
+    stage = ""
+    """The receipt's name."""
+
+    title = ""
+    """How the last summary calls the stage."""
+
+    def input_digest(self) -> str:
+        """Name everything this stage works on; empty while the stage before is not complete."""
+        raise NotImplementedError
+
+    def settings_digest(self) -> str:
+        """Name the settings that matter to this stage."""
+        raise NotImplementedError
+
+    def complete(self) -> bool:
+        """Tell whether the receipt stands for the present input and settings."""
+        receipt = self.receipt()
+        done = (
+            receipt is not None
+            and receipt.input_digest == self.input_digest() != ""
+            and receipt.settings_digest == self.settings_digest()
+        )
+        if os.getpid() == _MAIN_PROCESS:
+            _seen.setdefault(self.stage, (self, done))
+        return done
+
+    def receipt(self) -> Receipt | None:
+        """Read this stage's receipt, if it stands."""
+        return read_receipt(self.place.receipts, self.stage)
+
+    def finish(self, **facts: Any) -> None:
+        """Write this stage's receipt: the last act of a stage."""
+        receipt = Receipt(
+            stage=self.stage,
+            software=__version__,
+            input_digest=self.input_digest(),
+            settings_digest=self.settings_digest(),
+            finished=now().isoformat(timespec="seconds"),
+            **facts,
+        )
+        write_receipt(self.place.receipts, receipt)
+
+
+def now() -> dt.datetime:
+    """Read the clock: UTC, to be shown with its offset."""
+    return dt.datetime.now(dt.UTC)
+
+
+_MAIN_PROCESS = os.getpid()
+_seen: dict[str, tuple[StageTask, bool]] = {}
+"""Each stage that Luigi asked about, and whether it was complete when first asked."""
+
+
+@atexit.register
+def _say_summaries() -> None:
+    """Say at the very end what came in, what was done, what was set aside and where the lists are."""
+    if os.getpid() != _MAIN_PROCESS:
+        return
+    BOARD.stop()
+    for task, was_complete in reversed(_seen.values()):
+        receipt = task.receipt()
+        if receipt is None or not task.complete():
+            LOGGER.info("%s: not finished.", task.title)
+            continue
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in receipt.counts.items())
+        LOGGER.info("%s%s: %s.", task.title, " (nothing new)" if was_complete else "", counts)
+        for name, path in receipt.lists.items():
+            LOGGER.info("  %s: %s", name, task.place.root / path)

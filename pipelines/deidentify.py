@@ -1,0 +1,7 @@
+"""x."""
+
+from pipelines.base import StageTask
+
+
+class DeidentifyStudy(StageTask):
+    """x."""

@@ -1,0 +1,81 @@
+"""What must hold before a task class is made: our package names are ours, and Luigi's defaults are safe ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+from luigi.configuration import get_config
+
+from tasks.errors import PackageConflictError
+from tasks.logs import FaultFilter, configure_logging
+
+RETURN_CODES = {
+    "already_running": 10,
+    "missing_data": 20,
+    "not_run": 25,
+    "task_failed": 30,
+    "scheduling_error": 35,
+    "unhandled_exception": 40,
+}
+"""What `luigi` ends with, by the names of its `[retcode]` section; Luigi itself would end with 0 for most of them."""
+
+_DEFAULTS = {
+    ("core", "log_level"): "WARNING",
+    # A traceback can quote a patient: no mail of Luigi's leaves the machine, the night report is the only one.
+    ("worker", "send_failure_email"): "false",
+    ("worker", "keep_alive"): "false",
+    ("scheduler", "retry_count"): "2",
+    ("scheduler", "retry_delay"): "5",
+    ("scheduler", "disable_window"): "3600",
+    **{("retcode", name): str(code) for name, code in RETURN_CODES.items()},
+}
+
+_NAMES = ("pipelines", "tasks", "viewer")
+
+
+def check_package_owners() -> None:
+    """Refuse to run among strangers: the three package names are generic, and another distribution may own one.
+
+    Two looks are needed. A wheel that overwrote one of ours shows as a second owner; in an editable install the
+    stranger simply wins the import, and only its folder tells.
+    """
+    home = Path(__file__).resolve().parent.parent
+    owners = importlib.metadata.packages_distributions()
+    for name in _NAMES:
+        spec = importlib.util.find_spec(name)
+        strangers = [owner for owner in owners.get(name, []) if owner != "scanward"]
+        if strangers:
+            _refuse(PackageConflictError(name=name, stranger=", ".join(sorted(set(strangers)))))
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
+            _refuse(PackageConflictError(name=name, stranger="a package elsewhere"))
+
+
+def _refuse(fault: PackageConflictError) -> None:
+    sys.stderr.write(f"{fault}\n")
+    raise SystemExit(fault.exit_code)
+
+
+def set_luigi_defaults() -> None:
+    """Set Luigi's options where the user's own configuration says nothing."""
+    configure_logging()
+    config = get_config()  # type: ignore[no-untyped-call] # Luigi's
+    for (section, option), value in _DEFAULTS.items():
+        if not _is_set(section, option):
+            config.set(section, option, value)
+    scheduler_named = any(_is_set("core", f"default_scheduler_{part}") for part in ("host", "port", "url"))
+    scheduler_asked = any(word.startswith("--scheduler-") for word in sys.argv[1:])
+    if not scheduler_named and not scheduler_asked and not _is_set("core", "local_scheduler"):
+        config.set("core", "local_scheduler", "true")
+    logger = logging.getLogger("luigi-interface")
+    if not any(isinstance(known, FaultFilter) for known in logger.filters):
+        FaultFilter.debug = "--debug" in sys.argv
+        logger.addFilter(FaultFilter())
+
+
+def _is_set(section: str, option: str) -> bool:
+    config = get_config()  # type: ignore[no-untyped-call] # Luigi's
+    return bool(config.has_option(section, option) or config.has_option(section, option.replace("_", "-")))

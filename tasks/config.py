@@ -1,0 +1,98 @@
+"""The study file: one strict TOML that says where a study's data lie and how they are to be treated."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import StudyFileError
+
+
+class _Section(BaseModel):
+    # Unknown keys are errors, text is not turned into numbers, and nothing changes after it was read.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DeidentifySettings(_Section):
+    """`[deidentify]`: who becomes whom."""
+
+    pseudonyms: Path | None = None
+    """CSV with the columns patient_id and pseudonym; patients it does not name get the next free number."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}$")] = "SUB"
+    """What numbered pseudonyms begin with."""
+
+
+class ChunkSettings(_Section):
+    """`[chunks]`: how much work one Luigi task takes."""
+
+    index_files: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Files whose headers one task reads."""
+
+    export_instances: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Instances that one task de-identifies; a series is never split."""
+
+    review_series: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Series whose pictures one task makes."""
+
+
+class StudySettings(_Section):
+    """A whole study file."""
+
+    dump: Path
+    """The folder with the scanner's files; nothing in it is ever changed."""
+
+    workspace: Path
+    """The folder for everything scanward makes."""
+
+    deidentify: DeidentifySettings = DeidentifySettings()
+    chunks: ChunkSettings = ChunkSettings()
+
+
+def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path | None = None) -> StudySettings:
+    """Read a study file; `dump` and `workspace`, where given, stand in for its keys.
+
+    Relative paths in the file are relative to the folder it stands in.
+
+    Raises
+    ------
+    StudyFileError
+        With every fault found, each with its place in the file.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            content = tomllib.loads(path.read_text("utf-8"))
+        except OSError as fault:
+            raise StudyFileError(path=path, faults="it cannot be read") from fault
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+            raise StudyFileError(path=path, faults=f"it is not TOML ({fault})") from fault
+    for name, given in (("dump", dump), ("workspace", workspace)):
+        if given is not None:
+            content[name] = str(given)
+    try:
+        # JSON mode, because strict Python mode refuses text for paths.
+        settings = StudySettings.model_validate_json(json.dumps(content, default=str))
+    except ValidationError as fault:
+        faults = "; ".join(_describe(error) for error in fault.errors())
+        raise StudyFileError(path=path or "(none)", faults=faults) from fault
+    base = path.parent.absolute() if path is not None else Path.cwd()
+    return settings.model_copy(
+        update={
+            "dump": (dump.absolute() if dump is not None else base / settings.dump),
+            "workspace": (workspace.absolute() if workspace is not None else base / settings.workspace),
+            "deidentify": settings.deidentify.model_copy(
+                update={"pseudonyms": settings.deidentify.pseudonyms and base / settings.deidentify.pseudonyms}
+            ),
+        }
+    )
+
+
+def _describe(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    kinds = {"extra_forbidden": "is no key of a study file", "missing": "is missing"}
+    return f"{place} {kinds.get(error['type'], error['msg'].lower())}"

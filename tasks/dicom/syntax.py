@@ -1,0 +1,135 @@
+"""Where a file's data set begins and in which syntax it is written.
+
+Source: PS3.10 section 7.1 (preamble and file meta information), PS3.5 annex A (transfer syntaxes).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from tasks.dicom.elements import WalkError, walk
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+_DEFLATED = frozenset({DEFLATED_LITTLE, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.8.1"})
+
+MEDIA_STORAGE_SOP_CLASS = 0x00020002
+MEDIA_STORAGE_SOP_INSTANCE = 0x00020003
+TRANSFER_SYNTAX = 0x00020010
+
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+"""The SOP class of a DICOMDIR."""
+
+_LARGEST_META = 1 << 20
+
+
+class SyntaxRefusalError(Exception):
+    """The file is not one whose data set can be walked as it stands.
+
+    Attributes
+    ----------
+    reason
+        "not-dicom" if nothing in the head speaks for DICOM; else "no-preamble", "big-endian", "deflated",
+        "private-syntax", "meta-damaged", for which pydicom may still know a way.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSetStart:
+    """Where the data set begins and how it is written.
+
+    Attributes
+    ----------
+    offset
+        First byte of the data set, counted from the beginning of the file.
+    transfer_syntax
+        UID as the file meta information gives it.
+    explicit
+        Whether the data set is in explicit VR.
+    meta
+        The file meta information: tag to raw value.
+    """
+
+    offset: int
+    transfer_syntax: str
+    explicit: bool
+    meta: dict[int, bytes]
+
+
+def read_start(head: bytes) -> DataSetStart:
+    """Read preamble and file meta information.
+
+    Parameters
+    ----------
+    head
+        The first bytes of the file. A head that ends inside the file meta information is refused as damaged; 4096
+        bytes hold every one seen, and `needs_more` tells when to come again with more.
+
+    Raises
+    ------
+    SyntaxRefusalError
+        With its reason; see there.
+    """
+    if head[128:132] != b"DICM":
+        raise SyntaxRefusalError("no-preamble" if _may_begin_data_set(head) else "not-dicom")
+    meta: dict[int, bytes] = {}
+    offset = len(head)
+    try:
+        for element in walk(head, 132, explicit=True):
+            if element.tag >> 16 != 2 and element.depth == 0:
+                offset = element.start
+                break
+            meta[element.tag] = bytes(head[element.value : element.end])
+    except WalkError as fault:
+        # The walk breaks where an implicit data set begins, or where the head was cut.
+        offset = fault.offset
+    if offset + 2 <= len(head) and head[offset : offset + 2] == b"\x02\x00":
+        raise SyntaxRefusalError("meta-damaged")
+    syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
+    if not syntax:
+        raise SyntaxRefusalError("meta-damaged")
+    if syntax == EXPLICIT_BIG:
+        raise SyntaxRefusalError("big-endian")
+    if syntax in _DEFLATED:
+        raise SyntaxRefusalError("deflated")
+    if not syntax.startswith("1.2.840.10008.1.2"):
+        raise SyntaxRefusalError("private-syntax")
+    return DataSetStart(offset=offset, transfer_syntax=syntax, explicit=syntax != IMPLICIT_LITTLE, meta=meta)
+
+
+def needs_more(head: bytes) -> bool:
+    """Tell whether the file meta information reaches past `head`, going by its group length."""
+    if head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        return False
+    length = int.from_bytes(head[140:144], "little")
+    return 144 + length + 12 > len(head) and length < _LARGEST_META
+
+
+def inflate(data: bytes, offset: int, *, limit: int) -> bytes:
+    """Return the data set of a deflated file (PS3.5 section A.5), at most `limit` bytes of it.
+
+    Raises
+    ------
+    SyntaxRefusalError
+        "deflated" if the stream is damaged or larger than `limit`.
+    """
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = machine.decompress(data[offset:], limit)
+    except zlib.error as fault:
+        raise SyntaxRefusalError("deflated") from fault
+    if machine.unconsumed_tail:
+        raise SyntaxRefusalError("deflated")
+    return content
+
+
+def _may_begin_data_set(head: bytes) -> bool:
+    """Tell whether a file without preamble may be a data set: it begins in group 2 or 8, either byte order."""
+    return len(head) >= 16 and head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")

@@ -1,0 +1,138 @@
+"""Write files so that a reader, or a crash, sees either the old content or the new one, never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DiskFullError, WorkspaceError
+
+TEMPORARY_PREFIX = ".scanward-"
+"""How every unfinished file of ours begins, so that a later run can tell and sweep it."""
+
+_CHUNK = 1 << 20
+
+
+def temporary_sibling(path: Path) -> Path:
+    """Name the unfinished form of `path`: hidden, in the same folder, one a process."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name[:120]}")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut (POSIX leaves renames in memory until then)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write beside, flush, fsync, rename, fsync the folder.
+
+    Raises
+    ------
+    DiskFullError, WorkspaceError
+        If the file system refuses; the old content, if any, is still there.
+    """
+    beside = temporary_sibling(path)
+    with refusals_named(path.parent):
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+        fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
+    """Write JSON atomically; keys sorted and lines indented, so that equal content is equal bytes."""
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    write_atomically(path, text.encode("utf-8") + b"\n", mode=mode)
+
+
+def file_digest(path: Path | str | bytes) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same bytes, without trusting sizes or times alone."""
+    if os.path.getsize(one) != os.path.getsize(other):
+        return False
+    with open(one, "rb") as left, open(other, "rb") as right:
+        while True:
+            piece = left.read(_CHUNK)
+            if piece != right.read(_CHUNK):
+                return False
+            if not piece:
+                return True
+
+
+def make_folder(folder: Path, *, mode: int = 0o755) -> None:
+    """Create a folder and its parents; set `mode` on the folder itself.
+
+    Raises
+    ------
+    DiskFullError, WorkspaceError
+        If the file system refuses.
+    """
+    with refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder.stat().st_mode & 0o7777) != mode:
+            folder.chmod(mode)
+
+
+@contextlib.contextmanager
+def refusals_named(folder: Path) -> Iterator[None]:
+    """Turn the file system's refusals while writing below `folder` into faults that say what to do."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(path=folder) from fault
+        if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            reason = os.strerror(fault.errno).lower()
+            raise WorkspaceError(path=folder, problem=f"cannot be written ({reason})") from fault
+        raise
+
+
+def sweep_temporaries(folder: Path) -> int:
+    """Remove what an interrupted run left unfinished below `folder`; return how many files that were.
+
+    Files of a process that still lives are left alone.
+    """
+    swept = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not name.startswith(TEMPORARY_PREFIX):
+                continue
+            owner = name[len(TEMPORARY_PREFIX) :].split("-", 1)[0]
+            if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
+                continue
+            os.unlink(os.path.join(parent, name))
+            swept += 1
+    return swept
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

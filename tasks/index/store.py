@@ -1,0 +1,258 @@
+"""The index: a SQLite file in `identified/` with a row, or a reject, for every file ever seen in the dump.
+
+Only one process writes it; the chunks that read headers leave their results in files which that process merges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from tasks.errors import DamagedRecordError
+from tasks.files import refusals_named, write_atomically
+from tasks.index.row import FileStamp, IndexRow, Reject
+
+SCHEMA_VERSION = 1
+"""Raised when a table changes; an index of another version is refused, not guessed at."""
+
+_ROW_FIELDS = tuple(field.name for field in fields(IndexRow) if field.name != "path")
+
+_SCHEMA = f"""
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    present INTEGER NOT NULL DEFAULT 1,
+    digest TEXT NOT NULL DEFAULT '',
+    reject TEXT NOT NULL DEFAULT '',
+    UNIQUE (path, size, mtime_ns, device, inode)
+);
+CREATE TABLE instance (
+    file INTEGER PRIMARY KEY REFERENCES file (id),
+    {", ".join(f"{name} TEXT NOT NULL" for name in _ROW_FIELDS)}
+);
+CREATE INDEX instance_sop ON instance (sop_instance_uid);
+CREATE TABLE refused (path BLOB PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE placement (
+    target TEXT PRIMARY KEY,
+    file INTEGER NOT NULL REFERENCES file (id),
+    way TEXT NOT NULL
+);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedFile:
+    """One DICOM file of the index: its number, its stamp, what its header says, and its digest once it was needed.
+
+    Attributes
+    ----------
+    file
+        The file's number in the index.
+    present
+        Whether the last scan of the dump still saw it.
+    digest
+        SHA-256 of the content, or empty if nothing needed it so far.
+    """
+
+    file: int
+    stamp: FileStamp
+    present: bool
+    digest: str
+    row: IndexRow
+
+
+class IndexStore:
+    """The open index.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; made on first use, mode 0600.
+
+    Raises
+    ------
+    DamagedRecordError
+        If the file is no index, or one of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with refusals_named(path.parent):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                with self._transaction():
+                    for statement in _SCHEMA.split(";"):
+                        self._connection.execute(statement)
+            elif version != SCHEMA_VERSION:
+                raise DamagedRecordError(path=path, problem=f"it has the format {version}, not {SCHEMA_VERSION}")
+        except sqlite3.DatabaseError as fault:
+            raise DamagedRecordError(path=path, problem="it is not an index") from fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        with refusals_named(self._path.parent):
+            self._connection.execute("COMMIT")
+
+    def known_stamps(self) -> set[FileStamp]:
+        """Return the stamps of all files that have a row or a reject."""
+        rows = self._connection.execute("SELECT path, size, mtime_ns, device, inode FROM file")
+        return {FileStamp(path=p, size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in rows}
+
+    def merge(self, stamps: Iterable[FileStamp], outcomes: Iterable[IndexRow | Reject]) -> None:
+        """Take in one chunk's results, in one transaction; taking the same chunk in twice changes nothing.
+
+        Parameters
+        ----------
+        stamps, outcomes
+            Of the same length and in the same order.
+        """
+        names = ", ".join(("file", *_ROW_FIELDS))
+        marks = ", ".join("?" * (len(_ROW_FIELDS) + 1))
+        with self._transaction():
+            for stamp, outcome in zip(stamps, outcomes, strict=True):
+                reason = outcome.reason if isinstance(outcome, Reject) else ""
+                cursor = self._connection.execute(
+                    "INSERT INTO file (path, size, mtime_ns, device, inode, reject) VALUES (?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT DO NOTHING",
+                    (stamp.path, stamp.size, stamp.mtime_ns, stamp.device, stamp.inode, reason),
+                )
+                if cursor.rowcount and isinstance(outcome, IndexRow):
+                    values = [getattr(outcome, name) for name in _ROW_FIELDS]
+                    self._connection.execute(
+                        f"INSERT INTO instance ({names}) VALUES ({marks})",  # noqa: S608 - names of our own fields
+                        [cursor.lastrowid, *values],
+                    )
+
+    def finish_scan(self, stamps: Iterable[FileStamp], refused: Iterable[Reject]) -> None:
+        """Note which files the dump holds now, and what in it is no ordinary file."""
+        with self._transaction():
+            self._connection.execute("UPDATE file SET present = 0")
+            self._connection.executemany(
+                "UPDATE file SET present = 1 WHERE path = ? AND size = ? AND mtime_ns = ? AND device = ? AND inode = ?",
+                ((s.path, s.size, s.mtime_ns, s.device, s.inode) for s in stamps),
+            )
+            self._connection.execute("DELETE FROM refused")
+            self._connection.executemany(
+                "INSERT INTO refused VALUES (?, ?)", ((reject.path, reject.reason) for reject in refused)
+            )
+
+    def instances(self) -> Iterator[IndexedFile]:
+        """Yield every DICOM file ever seen, sorted by path, then by the order of arrival."""
+        names = ", ".join(f"instance.{name}" for name in _ROW_FIELDS)
+        cursor = self._connection.execute(
+            "SELECT file.id, file.path, size, mtime_ns, device, inode, present, digest, "  # noqa: S608 - own fields
+            f"{names} FROM instance JOIN file ON file.id = instance.file ORDER BY file.path, file.id"
+        )
+        for number, path, size, mtime_ns, device, inode, present, digest, *values in cursor:
+            yield IndexedFile(
+                file=number,
+                stamp=FileStamp(path=path, size=size, mtime_ns=mtime_ns, device=device, inode=inode),
+                present=bool(present),
+                digest=digest,
+                row=IndexRow(path=path, **dict(zip(_ROW_FIELDS, values, strict=True))),
+            )
+
+    def rejects(self) -> list[Reject]:
+        """List what the dump holds now and is not taken, sorted by path."""
+        rows = self._connection.execute(
+            "SELECT path, reject FROM file WHERE reject != '' AND present UNION ALL SELECT path, reason FROM refused"
+        )
+        return sorted((Reject(path=path, reason=reason) for path, reason in rows), key=lambda reject: reject.path)
+
+    def keep_digests(self, digests: Iterable[tuple[int, str]]) -> None:
+        """Note the content digests of files, given as (file, SHA-256)."""
+        with self._transaction():
+            self._connection.executemany(
+                "UPDATE file SET digest = ? WHERE id = ?", ((digest, file) for file, digest in digests)
+            )
+
+    def placements(self) -> dict[str, int]:
+        """Return what was placed: path below the sorted tree -> file."""
+        return dict(self._connection.execute("SELECT target, file FROM placement"))
+
+    def keep_placements(self, added: Iterable[tuple[str, int, str]], removed: Iterable[str]) -> None:
+        """Note placements made, as (target, file, way), and targets taken away."""
+        with self._transaction():
+            self._connection.executemany("DELETE FROM placement WHERE target = ?", ((target,) for target in removed))
+            self._connection.executemany("INSERT OR REPLACE INTO placement VALUES (?, ?, ?)", added)
+
+    def counts(self) -> dict[str, int]:
+        """Count what the index holds of the present dump."""
+        one = self._connection.execute
+        return {
+            "files": one(
+                "SELECT (SELECT count(*) FROM file WHERE present) + (SELECT count(*) FROM refused)"
+            ).fetchone()[0],
+            "dicom": one("SELECT count(*) FROM instance JOIN file ON id = file WHERE present").fetchone()[0],
+            "slow_path": one(
+                "SELECT count(*) FROM instance JOIN file ON id = file WHERE present AND slow_path != ''"
+            ).fetchone()[0],
+        }
+
+
+def write_chunk(path: Path, stamps: Iterable[FileStamp]) -> None:
+    """Freeze the list of files that one index chunk will read."""
+    content = [[os.fsdecode(s.path), s.size, s.mtime_ns, s.device, s.inode] for s in stamps]
+    write_atomically(path, json.dumps(content).encode("ascii"), mode=0o600)
+
+
+def read_chunk(path: Path) -> list[FileStamp]:
+    """Read what `write_chunk` wrote."""
+    return [FileStamp(path=os.fsencode(p), size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in _read_list(path)]
+
+
+def write_outcomes(path: Path, outcomes: Iterable[IndexRow | Reject]) -> None:
+    """Keep what one index chunk read, until it is merged."""
+    content: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        record = asdict(outcome)
+        record["path"] = os.fsdecode(outcome.path)
+        content.append(record)
+    write_atomically(path, json.dumps(content).encode("ascii"), mode=0o600)
+
+
+def read_outcomes(path: Path) -> list[IndexRow | Reject]:
+    """Read what `write_outcomes` wrote."""
+    outcomes: list[IndexRow | Reject] = []
+    for record in _read_list(path):
+        record["path"] = os.fsencode(record["path"])
+        outcomes.append(Reject(**record) if "reason" in record else IndexRow(**record))
+    return outcomes
+
+
+def _read_list(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
+    if not isinstance(content, list):
+        raise DamagedRecordError(path=path, problem="it holds no list")
+    return content

@@ -1,0 +1,39 @@
+"""Lists for people: tab-separated tables of what was set aside, one row a file, readable in any spreadsheet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tasks.files import write_atomically
+
+
+def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table in UTF-8; a tab, line break or backslash inside a cell is written as its escape.
+
+    Parameters
+    ----------
+    columns, rows
+        The head, and the cells of each row in the same order.
+    """
+    lines = ["\t".join(columns), *("\t".join(_cell(text) for text in row) for row in rows)]
+    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"), mode=0o600)
+
+
+def read_list(path: Path) -> list[dict[str, str]]:
+    """Read what `write_list` wrote: one dictionary a row, cells still escaped."""
+    head, *lines = path.read_text("utf-8").splitlines()
+    columns = head.split("\t")
+    return [dict(zip(columns, line.split("\t"), strict=True)) for line in lines]
+
+
+def show_path(path: bytes) -> str:
+    """Turn a file name into text; bytes that are no UTF-8 show as escapes."""
+    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _cell(text: str) -> str:
+    for mark, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"), ("\x85", "\\x85")):
+        text = text.replace(mark, escape)
+    return "".join(mark if mark.isprintable() or mark == " " else f"\\u{ord(mark):04x}" for mark in text)

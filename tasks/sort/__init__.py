@@ -1,0 +1,1 @@
+"""From the index to a tree a scientist can read, losing nothing."""

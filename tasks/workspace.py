@@ -1,0 +1,133 @@
+"""Where things lie in a workspace: `identified/`, where patients can be read, and `released/`, where nobody can."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import WorkspaceError
+from tasks.files import make_folder, refusals_named, write_atomically
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The folders and files of one workspace; every path is absolute.
+
+    Attributes
+    ----------
+    root
+        The workspace itself.
+    key
+        Eight hexadecimal digits drawn when the workspace was made: its name wherever its path must not show.
+    """
+
+    root: Path
+    key: str
+
+    @property
+    def identified(self) -> Path:
+        """Mode 0700: everything in which a patient can be read."""
+        return self.root / "identified"
+
+    @property
+    def released(self) -> Path:
+        """Everything that identifies nobody."""
+        return self.root / "released"
+
+    @property
+    def index(self) -> Path:
+        """The index of the dump (SQLite)."""
+        return self.identified / "index.db"
+
+    @property
+    def sorted_tree(self) -> Path:
+        """The sorted tree; files may share inodes with the dump, so nothing in it is ever rewritten."""
+        return self.identified / "sorted"
+
+    @property
+    def quarantine(self) -> Path:
+        """Exported files that the audit refused."""
+        return self.identified / "quarantine"
+
+    @property
+    def key_map(self) -> Path:
+        """Which patient is which subject (SQLite, mode 0600)."""
+        return self.identified / "keymap.db"
+
+    @property
+    def secret(self) -> Path:
+        """The key of all pseudonymous identifiers (mode 0600)."""
+        return self.identified / "secret"
+
+    @property
+    def plans(self) -> Path:
+        """Frozen work lists."""
+        return self.identified / "plans"
+
+    @property
+    def receipts(self) -> Path:
+        """Proofs that a stage finished."""
+        return self.identified / "receipts"
+
+    @property
+    def lists(self) -> Path:
+        """What was set aside, and why."""
+        return self.identified / "lists"
+
+    @property
+    def logs(self) -> Path:
+        """Faults in full, which may quote patients."""
+        return self.identified / "logs"
+
+    @property
+    def staging(self) -> Path:
+        """Exported files before their audit."""
+        return self.identified / "staging"
+
+    @property
+    def export(self) -> Path:
+        """The de-identified DICOM files."""
+        return self.released / "export"
+
+    @property
+    def review(self) -> Path:
+        """The review manifest and its pictures."""
+        return self.released / "review"
+
+
+def open_workspace(root: Path, *, dump: Path | None = None) -> Workspace:
+    """Open a workspace, making its folders on first use.
+
+    Parameters
+    ----------
+    root
+        The workspace's folder.
+    dump
+        The dump it is made from: neither may lie inside the other.
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be written, or dump and workspace lie inside one another.
+    """
+    root = Path(os.path.abspath(root))
+    if dump is not None:
+        real_root, real_dump = Path(os.path.realpath(root)), Path(os.path.realpath(dump))
+        if real_root == real_dump or real_root in real_dump.parents or real_dump in real_root.parents:
+            raise WorkspaceError(path=root, problem="and the dump lie inside one another")
+    identified = root / "identified"
+    make_folder(root)
+    make_folder(identified, mode=0o700)
+    name = identified / "workspace-key"
+    with refusals_named(identified):
+        if not os.access(identified, os.W_OK | os.X_OK):
+            raise WorkspaceError(path=root, problem="cannot be written (permission denied)")
+        if not name.exists():
+            write_atomically(name, secrets.token_hex(4).encode("ascii"), mode=0o600)
+        workspace = Workspace(root=root, key=name.read_text("ascii").strip())
+    for folder in (workspace.sorted_tree, workspace.plans, workspace.receipts, workspace.lists, workspace.logs):
+        make_folder(folder, mode=0o700)
+    make_folder(workspace.released)
+    return workspace

@@ -1,0 +1,1 @@
+"""What the tests build for themselves: small data sets by number, and a whole demo dump."""

@@ -1,0 +1,1 @@
+"""How a person looks at the result and says what they think of it."""
