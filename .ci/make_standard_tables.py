@@ -30,7 +30,7 @@ STRICTEST_FIRST = ("1", "1C", "2", "2C", "3")
 """The types of PS3.5 section 7.4, in the order in which one beats another when modules of an IOD disagree."""
 
 PIXEL_MODULES = frozenset({"image-pixel", "floating-point-image-pixel", "double-floating-point-image-pixel"})
-"""What makes a SOP class an image storage class here: its IOD holds a pixel module (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
+"""What makes a SOP class an image storage class here: its IOD holds one (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
 
 PART_15 = "table E.1-1, Application Level Confidentiality Profile Attributes, of DICOM PS3.15"
 PART_3 = "attribute types of the modules and functional group macros of DICOM PS3.3"

@@ -1,7 +1,216 @@
-"""x."""
+"""From the sorted tree to the de-identified export: `DeidentifyStudy`."""
 
-from pipelines.base import StageTask
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+
+from pipelines.base import BOARD, StageTask, StudyTask
+from pipelines.sort import SortStudy
+from tasks.errors import UnaccountedError
+from tasks.files import make_folder, sweep_temporaries
+from tasks.index.store import IndexStore
+from tasks.lists import write_list
+from tasks.receipt import digest_of
+from tasks.sort.place import take_away
+
+if TYPE_CHECKING:
+    from tasks.deidentify.ledger import ExportRow
+    from tasks.deidentify.plan import ExportOrder, SortedFile
+
+# What de-identification needs (pydicom, the standard's tables) is imported where it is used: SortStudy runs without.
+
+
+class ExportChunk(StudyTask):
+    """De-identify and audit one frozen list of files, whole series."""
+
+    plan = luigi.Parameter()
+    chunk = luigi.IntParameter()
+
+    @property
+    def list_path(self) -> Path:
+        """The list of files to de-identify."""
+        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
+
+    @property
+    def outcome_path(self) -> Path:
+        """What became of them."""
+        return self.list_path.with_suffix(".done.json")
+
+    def complete(self) -> bool:
+        """Tell whether the outcome is written."""
+        return self.outcome_path.exists()
+
+    def work(self) -> None:
+        """De-identify the files."""
+        from tasks.deidentify.export import export_files, write_rows  # noqa: PLC0415
+        from tasks.deidentify.identity import Identity, load_secret  # noqa: PLC0415
+        from tasks.deidentify.plan import read_orders  # noqa: PLC0415
+        from tasks.deidentify.profile import DEFAULT_PROFILE  # noqa: PLC0415
+
+        orders, people = read_orders(self.list_path)
+        rows = export_files(
+            orders,
+            people,
+            sorted_tree=self.place.sorted_tree,
+            export=self.place.export,
+            quarantine=self.place.quarantine,
+            profile=DEFAULT_PROFILE,
+            identity=Identity(load_secret(self.place.secret)),
+            advance=lambda units: self.advance("De-identifying", units),
+        )
+        write_rows(self.outcome_path, rows)
 
 
 class DeidentifyStudy(StageTask):
-    """x."""
+    """De-identify the sorted tree into an export in which nobody can be recognised; pulls in SortStudy.
+
+    Give --dump DIR and --workspace DIR, or --study FILE.toml.
+    """
+
+    stage = "deidentify"
+    title = "De-identified"
+
+    def requires(self) -> SortStudy:
+        """Ask for the sorted tree."""
+        sort: SortStudy = self.sibling(SortStudy)
+        return sort
+
+    def input_digest(self) -> str:
+        """Name the sorted tree."""
+        sort = self.requires()
+        receipt = sort.receipt()
+        return receipt.output_digest if receipt is not None and sort.complete() else ""
+
+    def settings_digest(self) -> str:
+        """Name the profile and the subjects' names."""
+        from tasks.deidentify.profile import DEFAULT_PROFILE  # noqa: PLC0415
+
+        pseudonyms = self.settings.deidentify.pseudonyms
+        try:
+            listed = pseudonyms.read_bytes().hex() if pseudonyms is not None else ""
+        except OSError:
+            listed = "unreadable"
+        settings = {"profile": DEFAULT_PROFILE.digest(), "prefix": self.settings.deidentify.prefix, "listed": listed}
+        return digest_of(settings)
+
+    def work(self) -> Iterator[Any]:
+        """Plan what is new, have the chunks done, merge, take away what no longer belongs, check the sums."""
+        from tasks.deidentify.export import read_rows  # noqa: PLC0415
+        from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
+        from tasks.deidentify.plan import read_orders  # noqa: PLC0415
+
+        make_folder(self.place.export)
+        plan = f"deidentify-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
+        folder = self.place.plans / plan
+        ledger_path = self.place.identified / "export.db"
+        files = self._sorted_files()
+        frozen = folder / "frozen"
+        if not frozen.exists():
+            sweep_temporaries(self.place.export)
+            sweep_temporaries(self.place.plans)
+            shutil.rmtree(folder, ignore_errors=True)
+            make_folder(folder, mode=0o700)
+            with Ledger(ledger_path) as ledger:
+                done = ledger.rows() if ledger.settings() == self.settings_digest() else []
+            BOARD.expect("De-identifying", self._freeze(folder, files, done))
+            frozen.touch()
+        chunks = len([path for path in folder.glob("*.json") if not path.name.endswith(".done.json")])
+        yield [self.sibling(ExportChunk, plan=plan, chunk=chunk) for chunk in range(chunks)]
+
+        rows = [row for chunk in range(chunks) for row in read_rows(folder / f"{chunk:05d}.done.json")]
+        ordered = sum(len(read_orders(folder / f"{chunk:05d}.json")[0]) for chunk in range(chunks))
+        with Ledger(ledger_path) as ledger:
+            before = ledger.rows()
+            kept_settings = ledger.settings() == self.settings_digest()
+            sources = {file.source for file in files}
+            gone = [row.source for row in before if row.source not in sources]
+            new_sources = {row.source for row in rows}
+            stale = [row for row in before if row.source in new_sources or row.source not in sources]
+            if not kept_settings:
+                stale = before
+            ledger.keep(self.settings_digest(), rows, gone)
+            everything = ledger.rows()
+        wanted = {row.target for row in everything if not row.reason}
+        take_away((self.place.export / row.target for row in stale if row.target not in wanted), self.place.export)
+        self._check(files, everything, ordered - len(rows))
+        self._finish(rows, everything)
+        for old in self.place.plans.glob("deidentify-*"):
+            shutil.rmtree(old)
+
+    def _sorted_files(self) -> list[SortedFile]:
+        """List what stands in the sorted tree."""
+        from tasks.deidentify.plan import SortedFile  # noqa: PLC0415
+
+        with IndexStore(self.place.index) as store:
+            placed = store.placements()
+            by_file = {file: target for target, file in placed.items()}
+            return [
+                SortedFile(source=by_file[entry.file], identity=str(entry.file), row=entry.row)
+                for entry in store.instances()
+                if entry.file in by_file
+            ]
+
+    def _freeze(self, folder: Path, files: list[SortedFile], done: list[ExportRow]) -> int:
+        """Write the work lists of everything not done yet; return how many files that is."""
+        from tasks.deidentify.identity import Identity, load_secret  # noqa: PLC0415
+        from tasks.deidentify.keymap import Numbering, assign_subjects, read_given_pseudonyms  # noqa: PLC0415
+        from tasks.deidentify.plan import patients_of, plan_export, split_orders, write_orders  # noqa: PLC0415
+
+        identity = Identity(load_secret(self.place.secret))
+        numbering = Numbering(
+            prefix=self.settings.deidentify.prefix,
+            given=read_given_pseudonyms(self.settings.deidentify.pseudonyms),
+        )
+        patients = patients_of(files)
+        subjects = assign_subjects(self.place.key_map, patients, identity, numbering)
+        orders, people = plan_export(patients, subjects, identity)
+        finished = {(row.source, row.identity, row.target) for row in done}
+        new: list[ExportOrder] = [
+            order for order in orders if (order.source, order.identity, order.target) not in finished
+        ]
+        for chunk, portion in enumerate(split_orders(new, self.settings.chunks.export_instances)):
+            write_orders(folder / f"{chunk:05d}.json", portion, people)
+        return len(new)
+
+    def _check(self, files: list[SortedFile], rows: list[ExportRow], undone: int) -> None:
+        """Close the sums: every sorted file is exported or in quarantine, and what is exported is there."""
+        outcomes = {row.source for row in rows}
+        missing = undone + sum(1 for file in files if file.source not in outcomes)
+        export = os.fspath(self.place.export)
+        missing += sum(1 for row in rows if not row.reason and not os.path.lexists(f"{export}/{row.target}"))
+        if missing:
+            raise UnaccountedError(stage="De-identification", count=missing, total=len(files))
+
+    def _finish(self, rows: list[ExportRow], everything: list[ExportRow]) -> None:
+        """Write the list of what was set aside, and the receipt."""
+        from tasks.deidentify.export import AUDIT_PREFIX  # noqa: PLC0415
+        from tasks.deidentify.report import explain  # noqa: PLC0415
+
+        refused = [row for row in everything if row.reason]
+        quarantine_list = self.place.lists / "quarantine.tsv"
+        write_list(
+            quarantine_list,
+            ("file", "would_be", "reason", "meaning"),
+            ((row.source, row.target, row.reason, explain(row.reason)) for row in refused),
+        )
+        exported = [row for row in everything if not row.reason]
+        self.finish(
+            counts={
+                "sorted_files": len(everything),
+                "exported": len(exported),
+                "exported_now": sum(1 for row in rows if not row.reason),
+                "quarantined": len(refused),
+                "by_audit": sum(1 for row in refused if row.reason.startswith(AUDIT_PREFIX)),
+                "subjects": len({row.target.partition("/")[0] for row in exported}),
+            },
+            lists={"quarantine": os.fspath(quarantine_list.relative_to(self.place.root))},
+            output_digest=digest_of([(row.target, row.digest) for row in sorted(exported, key=lambda row: row.target)]),
+            facts={"reasons": dict(sorted(Counter(row.reason for row in refused).items()))},
+        )

@@ -48,6 +48,8 @@ def scanner_data() -> Path:
     with (cache / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other pytest workers wait here until the first has unpacked
         done = subprocess.run(["bash", str(unpack), str(cache)], capture_output=True, text=True, check=False)
+    if done.returncode != 0 and shutil.which("xz") is None:
+        _cannot_run("the scanner archives cannot be unpacked: the program xz is not installed")
     if done.returncode != 0:
         pytest.fail(f"the scanner archives could not be unpacked: {done.stderr.strip()}", pytrace=False)
     return cache

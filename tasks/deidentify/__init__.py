@@ -1,1 +1,1 @@
-"""Make shareable copies of images: what the standard asks for, how a file is rewritten, and the proof that it worked."""
+"""What the standard asks of a shared image, how a file is rewritten to obey, and the proof that it did."""

@@ -1,7 +1,7 @@
-"""The standard's own tables as data: which attributes PS3.15 protects, and the type PS3.3 gives each attribute in its IOD.
+"""The standard's own tables as data: what PS3.15 protects, and the type that PS3.3 gives each attribute in its IOD.
 
-Both files are written by `.ci/make_standard_tables.py`, which names their sources in them; this module alone reads them.
-A tag is an int here and everywhere below: group << 16 | element.
+`.ci/make_standard_tables.py` writes both files and names their sources in them; this module alone reads them. A tag is
+an int here and in all of `tasks.deidentify`: group << 16 | element.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Source: PS3.10 section 7.1 (preamble and file meta information), PS3.5 annex A (
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 from tasks.dicom.elements import WalkError, walk
@@ -64,18 +63,36 @@ class DataSetStart:
 
 
 def read_start(head: bytes) -> DataSetStart:
-    """Read preamble and file meta information.
+    """Read preamble and file meta information of a file whose data set can be walked as it stands.
 
     Parameters
     ----------
     head
-        The first bytes of the file. A head that ends inside the file meta information is refused as damaged; 4096
-        bytes hold every one seen, and `needs_more` tells when to come again with more.
+        The first bytes of the file. A head that ends inside the file meta information is refused as damaged;
+        `needs_more` tells when to come again with more.
 
     Raises
     ------
     SyntaxRefusalError
         With its reason; see there.
+    """
+    start = read_meta(head)
+    if start.transfer_syntax == EXPLICIT_BIG:
+        raise SyntaxRefusalError("big-endian")
+    if start.transfer_syntax in _DEFLATED:
+        raise SyntaxRefusalError("deflated")
+    if not start.transfer_syntax.startswith("1.2.840.10008.1.2"):
+        raise SyntaxRefusalError("private-syntax")
+    return start
+
+
+def read_meta(head: bytes) -> DataSetStart:
+    """Read preamble and file meta information, whatever the transfer syntax.
+
+    Raises
+    ------
+    SyntaxRefusalError
+        "not-dicom", "no-preamble" or "meta-damaged".
     """
     if head[128:132] != b"DICM":
         raise SyntaxRefusalError("no-preamble" if _may_begin_data_set(head) else "not-dicom")
@@ -88,19 +105,11 @@ def read_start(head: bytes) -> DataSetStart:
                 break
             meta[element.tag] = bytes(head[element.value : element.end])
     except WalkError as fault:
-        # The walk breaks where an implicit data set begins, or where the head was cut.
+        # The walk breaks where an implicit or deflated data set begins, or where the head was cut.
         offset = fault.offset
-    if offset + 2 <= len(head) and head[offset : offset + 2] == b"\x02\x00":
-        raise SyntaxRefusalError("meta-damaged")
     syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
-    if not syntax:
+    if not syntax or head[offset : offset + 2] == b"\x02\x00":
         raise SyntaxRefusalError("meta-damaged")
-    if syntax == EXPLICIT_BIG:
-        raise SyntaxRefusalError("big-endian")
-    if syntax in _DEFLATED:
-        raise SyntaxRefusalError("deflated")
-    if not syntax.startswith("1.2.840.10008.1.2"):
-        raise SyntaxRefusalError("private-syntax")
     return DataSetStart(offset=offset, transfer_syntax=syntax, explicit=syntax != IMPLICIT_LITTLE, meta=meta)
 
 
@@ -110,24 +119,6 @@ def needs_more(head: bytes) -> bool:
         return False
     length = int.from_bytes(head[140:144], "little")
     return 144 + length + 12 > len(head) and length < _LARGEST_META
-
-
-def inflate(data: bytes, offset: int, *, limit: int) -> bytes:
-    """Return the data set of a deflated file (PS3.5 section A.5), at most `limit` bytes of it.
-
-    Raises
-    ------
-    SyntaxRefusalError
-        "deflated" if the stream is damaged or larger than `limit`.
-    """
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        content = machine.decompress(data[offset:], limit)
-    except zlib.error as fault:
-        raise SyntaxRefusalError("deflated") from fault
-    if machine.unconsumed_tail:
-        raise SyntaxRefusalError("deflated")
-    return content
 
 
 def _may_begin_data_set(head: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""What a reviewer is shown: volumes, where they lie in the patient, pictures of them, and the manifest that lists it all."""
+"""What a reviewer is shown: volumes, their place in the patient, pictures of them, and the manifest that lists them."""

@@ -216,9 +216,7 @@ def _as_planes(planes: tuple[Plane, ...], orientations: list[Orientation], findi
 
     order = tuple(sorted(range(len(planes)), key=place))
     spacing = planes[0].pixel_spacing if _one_pixel_spacing(planes) else None
-    geometry = Geometry(
-        verdict="planes", spacing=(None, *(spacing if spacing else (None, None))), findings=tuple(findings)
-    )
+    geometry = Geometry(verdict="planes", spacing=(None, *(spacing or (None, None))), findings=tuple(findings))
     return Arrangement(planes=planes, volumes=(order,), left_out=(), geometry=geometry)
 
 

@@ -1,13 +1,12 @@
 """One image plane: what a header says of its size, its place in the patient and its place in time.
 
-A plane is one picture of parallel pixels: a classic instance, one frame of a multi-frame instance, or one tile of a
+A plane is one picture: a classic instance, one frame of a multi-frame instance, or one tile of a
 mosaic. Reading is forgiving: a value that is missing, malformed or impossible is None, and judged elsewhere.
 """
 
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,9 @@ ORTHONORMAL_TOLERANCE = 1e-2
 """How far the direction cosines may be from unit length and from a right angle before they are refused.
 
 Real headers are rounded to as few as four digits; what is accepted is normalised afterwards."""
+
+LARGEST_NUMBER = 1e12
+"""No attribute that is read here means anything beyond this; a larger number is a damaged one."""
 
 MOST_FRAMES = 65_536
 """More frames than this in one instance are a damaged header, not a picture."""
@@ -119,12 +121,12 @@ class MosaicGrid:
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
-    """Read one finite number; None if it is missing or not one."""
+    """Read one number; None if it is missing or not one."""
     return _first(numbers(dataset, keyword))
 
 
 def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """Read finite numbers; None if missing, malformed, or not exactly `count` of them."""
+    """Read numbers; None if missing, malformed, beyond all measure, or not exactly `count` of them."""
     try:
         value = dataset.get(keyword)
         if value is None or isinstance(value, str | bytes):
@@ -132,7 +134,7 @@ def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[f
         values = tuple(float(one) for one in (value if isinstance(value, Iterable) else (value,)))
     except _ATTRIBUTE_FAULTS:
         return None
-    if not values or not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+    if not values or not all(abs(one) < LARGEST_NUMBER for one in values) or (count and len(values) != count):
         return None
     return values
 
@@ -235,8 +237,8 @@ def _raw_text(dataset: Dataset, keyword: str) -> str:
 # -- planes of an instance ---------------------------------------------------------------------------------------------
 
 
-def planes_in(dataset: Dataset, *, source: str, file: int, grid: MosaicGrid | None = None) -> list[Plane]:
-    """List the planes of one instance, in the order in which their pixels are stored.
+def planes_in(dataset: Dataset, *, source: str, file: int) -> list[Plane]:
+    """List the planes of one instance, one for each frame, in the order in which their pixels are stored.
 
     Parameters
     ----------
@@ -244,13 +246,11 @@ def planes_in(dataset: Dataset, *, source: str, file: int, grid: MosaicGrid | No
         The header; pixel data is not needed.
     source, file
         The file's name and its zero-based place in the list of the series' files.
-    grid
-        How a mosaic is to be cut; None if the instance is none.
 
     Returns
     -------
     list of Plane
-        Empty if the header describes no picture.
+        Empty if the header describes no picture. A mosaic is one plane until `cut_plane` cuts it.
 
     References
     ----------
@@ -264,20 +264,16 @@ def planes_in(dataset: Dataset, *, source: str, file: int, grid: MosaicGrid | No
     plain = _plane_of(dataset, dataset, source=source, file=file, rows=int(rows), columns=int(columns))
     if shared or each:
         common = _with_groups(plain, shared[0], dataset) if shared else plain
-        planes = [
+        return [
             _with_groups(replace(common, frame=index), each[index], dataset)
             if index < len(each)
             else replace(common, frame=index)
             for index in range(frames)
         ]
-    elif frames > 1:
+    if frames > 1:
         # Without functional groups, one position cannot hold for all frames; whichever frame it meant is unknown.
-        planes = [replace(plain, frame=index, position=None) for index in range(frames)]
-    else:
-        planes = [plain]
-    if grid is None:
-        return planes
-    return [tile for plane in planes for tile in _tiles(plane, grid)]
+        return [replace(plain, frame=index, position=None) for index in range(frames)]
+    return [plain]
 
 
 def _plane_of(dataset: Dataset, timing: Dataset, *, source: str, file: int, rows: int, columns: int) -> Plane:
@@ -383,10 +379,10 @@ def mosaic_grid(dataset: Dataset) -> MosaicGrid | None:
         return None
     frequency, phase = int(max(matrix[:2])), int(max(matrix[2:]))
     direction = texts(dataset, "InPlanePhaseEncodingDirection")
-    along_rows = [(int(columns), int(rows), False), (int(rows), int(columns), True)]
+    attempts = [(int(columns), int(rows), False), (int(rows), int(columns), True)]
     if direction[:1] == ("ROW",):
-        along_rows.reverse()
-    for size, other, swapped in along_rows:
+        attempts.reverse()
+    for size, other, swapped in attempts:
         if frequency < 2 or size % frequency:
             continue
         count = size // frequency
@@ -472,8 +468,8 @@ def _likeness(image: NDArray[Any], grid: MosaicGrid, start: int, lag: int) -> fl
     return float(np.median(found)) if found else 1.0
 
 
-def _tiles(plane: Plane, grid: MosaicGrid) -> Iterator[Plane]:
-    """Place each slice of a mosaic.
+def cut_plane(plane: Plane, grid: MosaicGrid) -> Iterator[Plane]:
+    """Cut the plane of a mosaic into one plane for each slice, and place them.
 
     The stated position is that of a picture as large as the whole mosaic around the centre of the slice, so the
     slice's own corner lies half the difference of the sizes further in. Slices follow each other along the normal,

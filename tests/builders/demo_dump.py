@@ -24,12 +24,28 @@ from typing import Any
 import numpy as np
 import pydicom.charset
 import pydicom.data
-import pydicom.uid
 from numpy.typing import NDArray
 from pydicom.valuerep import PersonName
 
 from tasks.errors import ScanwardError, UsageError
 from tasks.files import write_json
+from tests.builders.cast import (
+    CAST,
+    DIFFUSION,
+    EPI,
+    FULL,
+    LOCALIZER,
+    SMALL,
+    SMALL_CAST,
+    T1,
+    Role,
+    draw_head,
+    draw_person,
+    jitter,
+    oblique_grid,
+    spread_directions,
+    t1_grid,
+)
 from tests.builders.head import (
     Floats,
     Grid,
@@ -41,8 +57,6 @@ from tests.builders.head import (
     t2_weighted,
 )
 from tests.builders.mr_headers import (
-    Contrast,
-    Person,
     Pixels,
     Scanner,
     Series,
@@ -145,15 +159,17 @@ class SyntheticPatient:
             values.update(name.split("="))
         return frozenset(values)
 
-    def identifying_bytes(self) -> frozenset[bytes]:
-        """Encode every planted value as it may stand in a file: in the patient's character set, and in UTF-8."""
+    def identifying_bytes(self) -> dict[str, frozenset[bytes]]:
+        """Encode every identifying value as it may stand in a file: in the patient's character set, and in UTF-8."""
         encodings = pydicom.charset.convert_encodings(list(self.character_set) or [""])
-        values = self.identifying_values()
-        # Escape sequences start anew behind each delimiter of a name (PS3.5 6.1.2.5.3).
-        names = {value for value in values if "^" in value}
-        found = {PersonName(name).encode(encodings) for name in names}
-        found |= {pydicom.charset.encode_string(value, encodings) for value in values - names}
-        return frozenset(found | {value.encode() for value in values})
+        forms = {}
+        for value in self.identifying_values():
+            # Escape sequences start anew behind each delimiter of a name (PS3.5 6.1.2.5.3).
+            coded = (
+                PersonName(value).encode(encodings) if "^" in value else pydicom.charset.encode_string(value, encodings)
+            )
+            forms[value] = frozenset({coded, value.encode()})
+        return forms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,271 +259,6 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 
-# --- The cast -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Role:
-    """One patient's part in the dump; the identifiers are drawn from the seed."""
-
-    number: int
-    character_set: tuple[str, ...]
-    name: str
-    former_name: str
-    birth_date: datetime.date
-    sex: str
-    institution: str
-    department: str
-    referrer: str
-    scanner: Scanner
-    first_visit: datetime.date
-    months: tuple[int, ...]
-    t1_axial: bool
-    epi: str
-    """ "classic", "enhanced" (one file) or "enhanced by volume"."""
-    enhanced_diffusion: bool
-    tilt: float
-    name_in_description: bool = False
-
-
-CAST = (
-    _Role(
-        number=1,
-        character_set=(),
-        name="Synthetic^Alpha",
-        former_name="Synthetic^Alfa",
-        birth_date=datetime.date(1961, 7, 23),
-        sex="F",
-        institution="Synthetic Hospital Alpha",
-        department="Imaging 1",
-        referrer="Synthetic^Physician^One",
-        scanner=Scanner(
-            manufacturer="SIEMENS", model="Synthetic V 3T", software="syngo synthetic E11", uid_style="stamped"
-        ),
-        first_visit=datetime.date(2018, 9, 4),
-        months=(0, 6, 12),
-        t1_axial=False,
-        epi="classic",
-        enhanced_diffusion=False,
-        tilt=-8.0,
-    ),
-    _Role(
-        number=2,
-        character_set=("", "ISO 2022 IR 87"),
-        name="Gosei^Shiken=合成^試験=ごうせい^しけん",
-        former_name="Gousei^Shiken=合成^試驗=ごうせい^しけん",
-        birth_date=datetime.date(1978, 2, 11),
-        sex="M",
-        institution="合成病院",
-        department="画像診断部",
-        referrer="Gosei^Ishi=合成^医師=ごうせい^いし",
-        scanner=Scanner(
-            manufacturer="GE MEDICAL SYSTEMS",
-            model="SYNTHETIC MR750",
-            software="27\\LX\\MR Software release:SYN27",
-            uid_style="serial",
-            transfer_syntax=pydicom.uid.ImplicitVRLittleEndian,
-            signed=True,
-            descending=True,
-        ),
-        first_visit=datetime.date(2020, 1, 21),
-        months=(0, 5),
-        t1_axial=True,
-        epi="classic",
-        enhanced_diffusion=False,
-        tilt=6.0,
-    ),
-    _Role(
-        number=3,
-        character_set=("ISO_IR 126",),
-        name="Συνθετικός^Γάμμα",
-        former_name="Συνθετικος^Γαμμα",
-        birth_date=datetime.date(1925, 11, 30),
-        sex="F",
-        institution="Συνθετικό Νοσοκομείο",
-        department="Ακτινολογία",
-        referrer="Συνθετικός^Ιατρός",
-        scanner=Scanner(
-            manufacturer="Philips Medical Systems",
-            model="Synthetic Ingenia",
-            software="5.4.0-synthetic",
-            uid_style="random",
-            rescale_slope=1.75,
-        ),
-        first_visit=datetime.date(2019, 2, 12),
-        months=(0, 6),
-        t1_axial=False,
-        epi="enhanced",
-        enhanced_diffusion=True,
-        tilt=-5.0,
-        name_in_description=True,
-    ),
-    _Role(
-        number=4,
-        character_set=("ISO_IR 100",),
-        name="Synthétique^Élève^Été",
-        former_name="Synthetique^Eleve",
-        birth_date=datetime.date(1989, 12, 5),
-        sex="M",
-        institution="Hôpital synthétique",
-        department="Résonance",
-        referrer="Synthétique^Médecin",
-        scanner=Scanner(
-            manufacturer="Siemens Healthineers",
-            model="Synthetic XA 3T",
-            software="syngo synthetic XA30",
-            uid_style="stamped",
-            preamble_tells=True,
-        ),
-        first_visit=datetime.date(2021, 3, 9),
-        months=(0, 4, 9),
-        t1_axial=False,
-        epi="enhanced by volume",
-        enhanced_diffusion=True,
-        tilt=-11.0,
-    ),
-    _Role(
-        number=5,
-        character_set=("ISO_IR 192",),
-        name="Hecheng^Ceshi=合成^測試",
-        former_name="Hecheng^Ceyan=合成^測驗",
-        birth_date=datetime.date(1997, 4, 18),
-        sex="O",
-        institution="合成醫院",
-        department="放射科",
-        referrer="Hecheng^Yishi=合成^醫師",
-        scanner=Scanner(
-            manufacturer="GE MEDICAL SYSTEMS",
-            model="SYNTHETIC PREMIER",
-            software="29\\LX\\MR Software release:SYN29",
-            uid_style="serial",
-            signed=True,
-        ),
-        first_visit=datetime.date(2022, 6, 14),
-        months=(0, 7),
-        t1_axial=True,
-        epi="classic",
-        enhanced_diffusion=True,
-        tilt=9.0,
-    ),
-)
-"""Roots of the names mean "synthetic" and "test" in their languages."""
-
-SMALL_CAST = (2, 3)
-"""Who plays in the small dump: classic and enhanced, two scripts, implicit and explicit, the patient over 89."""
-
-LEFT_MARKS = ((-44.0, 8.0, 22.0), (-36.0, -24.0, 30.0), (-46.0, -8.0, 12.0), (-38.0, 30.0, 18.0), (-42.0, -32.0, 14.0))
-"""Where each patient's bright ball lies, in the template's RAS millimetres; all on the left, no two alike."""
-
-T1 = Contrast(
-    kind="t1",
-    description="T1 3D",
-    protocol="T1_3D",
-    sequence=("GR", "IR"),
-    variant=("SP", "MP"),
-    dimensions="3D",
-    repetition=2300,
-    echo=2.98,
-    flip=9,
-    inversion=900,
-)
-EPI = Contrast(
-    kind="epi",
-    description="EPI rest",
-    protocol="EPI_REST",
-    sequence=("EP", "GR"),
-    variant=("SK",),
-    dimensions="2D",
-    repetition=2000,
-    echo=30,
-    flip=80,
-    echo_train=56,
-)
-DIFFUSION = Contrast(
-    kind="dwi",
-    description="DTI b1000",
-    protocol="DTI",
-    sequence=("EP", "SE"),
-    variant=("SK",),
-    dimensions="2D",
-    repetition=6400,
-    echo=88,
-    flip=90,
-    echo_train=56,
-    image_type=("ORIGINAL", "PRIMARY", "DIFFUSION", "NONE"),
-)
-LOCALIZER = Contrast(
-    kind="localizer",
-    description="localizer",
-    protocol="localizer",
-    sequence=("GR",),
-    variant=("SP",),
-    dimensions="2D",
-    repetition=8.6,
-    echo=4,
-    flip=20,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Size:
-    """How much of everything: matrices, spacing in mm (between slices, in plane), and counts."""
-
-    t1_shape: tuple[int, int, int]
-    t1_spacing: tuple[float, float]
-    epi_shape: tuple[int, int, int]
-    epi_spacing: tuple[float, float]
-    epi_volumes: int
-    diffusion_shape: tuple[int, int, int]
-    diffusion_spacing: tuple[float, float]
-    directions: int
-    enhanced_directions: int
-    duplicates: int
-    every_pydicom_file: int
-
-
-FULL = _Size(
-    t1_shape=(72, 160, 160),
-    t1_spacing=(2.4, 1.6),
-    epi_shape=(18, 56, 56),
-    epi_spacing=(7.0, 4.0),
-    epi_volumes=5,
-    diffusion_shape=(16, 56, 56),
-    diffusion_spacing=(8.0, 4.0),
-    directions=6,
-    enhanced_directions=12,
-    duplicates=12,
-    every_pydicom_file=1,
-)
-SMALL = _Size(
-    t1_shape=(12, 64, 64),
-    t1_spacing=(13.0, 4.0),
-    epi_shape=(5, 32, 32),
-    epi_spacing=(20.0, 7.0),
-    epi_volumes=3,
-    diffusion_shape=(4, 32, 32),
-    diffusion_spacing=(20.0, 7.0),
-    directions=3,
-    enhanced_directions=4,
-    duplicates=3,
-    every_pydicom_file=7,
-)
-
-
-def spread_directions(count: int) -> list[Vector]:
-    """Spread unit vectors (LPS) evenly over half a sphere, along a spiral of golden angles."""
-    vectors = []
-    for index in range(count):
-        height = (index + 0.5) / count
-        angle = index * np.pi * (3 - np.sqrt(5))
-        radius = np.sqrt(1 - height**2)
-        vectors.append((float(radius * np.cos(angle)), float(radius * np.sin(angle)), float(height)))
-    return vectors
-
-
-# --- The writing --------------------------------------------------------------------------------------------------
-
-
 class _DumpWriter:
     """Write one dump into an empty folder, noting each file."""
 
@@ -541,14 +292,14 @@ class _DumpWriter:
         (self.folder / name).write_bytes(content)
         self.files.append(DemoFile(name=name, kind=kind, **facts))
 
-    def _write_patient(self, role: _Role) -> SyntheticPatient:
+    def _write_patient(self, role: Role) -> SyntheticPatient:
         chance = random.Random(f"{self.seed} patient {role.number}")
-        person = _draw_person(role, chance)
+        person = draw_person(role, chance)
         serial = str(chance.randrange(30000, 99999))
         station = f"SYNMR{role.number}{chance.randrange(100, 999)}"
         visits = []
         heads = []
-        base = _draw_head(role, chance)
+        base = draw_head(role, chance)
         for order, month in enumerate(role.months[:2] if self.small else role.months):
             start = datetime.datetime.combine(role.first_visit, datetime.time(9)) + datetime.timedelta(
                 days=30 * month + chance.randrange(14), minutes=chance.randrange(420), seconds=chance.randrange(60)
@@ -566,7 +317,7 @@ class _DumpWriter:
             # The same head lies a little differently, and shines a little differently, each time.
             head = dataclasses.replace(
                 base,
-                shift=_jitter(base.shift, 3.0, chance),
+                shift=jitter(base.shift, 3.0, chance),
                 nod=base.nod + chance.uniform(-2, 2),
                 turn=base.turn + chance.uniform(-2, 2),
                 gain=base.gain * chance.uniform(0.95, 1.05),
@@ -576,7 +327,7 @@ class _DumpWriter:
             heads.append(head)
         return _planted(role, visits, heads)
 
-    def _write_visit(self, role: _Role, visit: Visit, head: Head, order: int) -> None:
+    def _write_visit(self, role: Role, visit: Visit, head: Head, order: int) -> None:
         size = self.size
         noise = np.random.default_rng([self.seed, role.number, order])
         facts = {"patient": role.number, "visit": order + 1}
@@ -588,7 +339,7 @@ class _DumpWriter:
             visit=visit,
             number=2,
             contrast=dataclasses.replace(T1, description=description),
-            grid=_t1_grid(size, axial=role.t1_axial),
+            grid=t1_grid(size, axial=role.t1_axial),
             volumes=1,
             start=visit.start + datetime.timedelta(minutes=4),
         )
@@ -600,7 +351,7 @@ class _DumpWriter:
             visit=visit,
             number=3,
             contrast=EPI,
-            grid=_oblique_grid(size.epi_shape, size.epi_spacing, role.tilt),
+            grid=oblique_grid(size.epi_shape, size.epi_spacing, role.tilt),
             volumes=size.epi_volumes,
             start=visit.start + datetime.timedelta(minutes=11),
             reference_uid=t1.first_instance_uid,
@@ -629,7 +380,7 @@ class _DumpWriter:
             visit=visit,
             number=4,
             contrast=DIFFUSION,
-            grid=_oblique_grid(size.diffusion_shape, size.diffusion_spacing, role.tilt / 2),
+            grid=oblique_grid(size.diffusion_shape, size.diffusion_spacing, role.tilt / 2),
             volumes=count + 1,
             start=visit.start + datetime.timedelta(minutes=19),
             reference_uid=t1.first_instance_uid,
@@ -728,77 +479,12 @@ def pydicom_files() -> list[Path]:
     )
 
 
-def _draw_person(role: _Role, chance: random.Random) -> Person:
-    number = role.number
-    return Person(
-        number=number,
-        character_set=role.character_set,
-        name=role.name,
-        former_name=role.former_name,
-        patient_id=f"SYNID{number}{chance.randrange(10**6):06d}",
-        other_id=f"SYNOLD{number}{chance.randrange(10**6):06d}",
-        birth_date=role.birth_date,
-        sex=role.sex,
-        weight=str(chance.randrange(48, 96)),
-        height=f"1.{chance.randrange(52, 92)}",
-        address=f"{chance.randrange(100, 999)} Invented Street, Nowhere",
-        telephone=f"+000 {chance.randrange(10**8):08d}",
-        institution=role.institution,
-        institution_address=f"{chance.randrange(100, 999)} Invented Square, Nowhere",
-        department=role.department,
-        referrer=role.referrer,
-        performer=f"Synthetic^Performer{number}",
-        operator=f"Synthetic^Operator{number}",
-    )
-
-
-def _draw_head(role: _Role, chance: random.Random) -> Head:
-    return Head(
-        scale=_jitter((1.0, 1.0, 1.0), 0.05, chance),
-        shift=_jitter((-4.0, 4.0, -8.0), 6.0, chance),
-        nod=chance.uniform(-6, 6),
-        turn=chance.uniform(-5, 5),
-        gain=chance.uniform(0.85, 1.1),
-        shade=_jitter((0.0, 0.0, 0.0), 2.0, chance),
-        mark_ras=LEFT_MARKS[role.number - 1],
-        mark_radius=11.0,
-    )
-
-
-def _jitter(vector: Vector, size: float, chance: random.Random) -> Vector:
-    x, y, z = (part + chance.uniform(-size, size) for part in vector)
-    return (x, y, z)
-
-
-def _t1_grid(size: _Size, *, axial: bool) -> Grid:
-    between, within = size.t1_spacing
-    return Grid(
-        shape=size.t1_shape,
-        spacing=(between, within, within),
-        row_direction=(1.0, 0.0, 0.0) if axial else (0.0, 1.0, 0.0),
-        column_direction=(0.0, 1.0, 0.0) if axial else (0.0, 0.0, -1.0),
-        centre=(0.0, 0.0, 2.0),
-    )
-
-
-def _oblique_grid(shape: tuple[int, int, int], spacing: tuple[float, float], degrees: float) -> Grid:
-    """Lay axial slices, tilted about the left-right axis."""
-    angle = np.radians(degrees)
-    return Grid(
-        shape=shape,
-        spacing=(spacing[0], spacing[1], spacing[1]),
-        row_direction=(1.0, 0.0, 0.0),
-        column_direction=(0.0, float(np.cos(angle)), float(np.sin(angle))),
-        centre=(0.0, 0.0, 2.0),
-    )
-
-
 def _stored(signal: Floats, scanner: Scanner) -> Pixels:
     units: NDArray[np.float32] = np.clip(np.rint(signal / np.float32(scanner.rescale_slope)), 0, 4095)
     return units.astype("<i2") if scanner.signed else units.astype("<u2")
 
 
-def _planted(role: _Role, visits: Sequence[Visit], heads: Sequence[Head]) -> SyntheticPatient:
+def _planted(role: Role, visits: Sequence[Visit], heads: Sequence[Head]) -> SyntheticPatient:
     person = visits[0].person
     return SyntheticPatient(
         number=role.number,
@@ -826,12 +512,11 @@ def _thumbnails() -> bytes:
 
 
 def _small_pdf(text: str) -> bytes:
-    drawing = f"BT /F1 18 Tf 40 100 Td ({text}) Tj ET".encode("ascii")
+    drawing = f"BT /F1 18 Tf 40 40 Td ({text}) Tj ET".encode("ascii")
     objects = (
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 420 200] /Contents 4 0 R"
-        b" /Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 99] /Contents 4 0 R /Resources << /Font << /F1 5 0 R>> >> >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawing), drawing),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     )

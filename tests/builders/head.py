@@ -84,7 +84,7 @@ class Head:
     gain, shade
         Overall brightness; relative change of brightness per metre along L, P and S (a coil's uneven reception).
     mark_ras
-        Middle of the bright synthetic ball, in the template's coordinates (RAS mm): left of the middle means negative x.
+        Middle of the bright synthetic ball, in the template's coordinates (RAS mm): negative x is left.
     mark_radius
         Its radius in the template's millimetres.
     """
@@ -240,10 +240,11 @@ def add_noise(signal: Floats, sigma: float, generator: np.random.Generator) -> F
 def _coordinates(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> tuple[Floats, Floats, Floats]:
     """Apply `affine` to every index of an array of `shape`; one array of that shape for each axis."""
     indices = np.meshgrid(*(np.arange(length, dtype=np.float32) for length in shape), indexing="ij", sparse=True)
-    parts = []
-    for row in affine[:3].astype(np.float32):
-        parts.append(row[0] * indices[0] + row[1] * indices[1] + row[2] * indices[2] + row[3])
-    return (parts[0], parts[1], parts[2])
+    x, y, z = (
+        row[0] * indices[0] + row[1] * indices[1] + row[2] * indices[2] + row[3]
+        for row in affine[:3].astype(np.float32)
+    )
+    return (x, y, z)
 
 
 def _trilinear(volume: Floats, index_from_grid: NDArray[np.float64], shape: tuple[int, int, int]) -> Floats:

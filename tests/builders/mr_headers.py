@@ -209,12 +209,12 @@ def person_age(birth: datetime.date, day: datetime.date) -> str:
     return f"{years:03d}Y"
 
 
-def encode_file(dataset: Dataset, visit: Visit, *, syntax: UID | None = None) -> bytes:
+def encode_file(dataset: Dataset, visit: Visit) -> bytes:
     """Encode a data set as a DICOM file, with the scanner's own file meta information."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = syntax or visit.scanner.transfer_syntax
+    meta.TransferSyntaxUID = visit.scanner.transfer_syntax
     meta.ImplementationClassUID = f"{EXAMPLE_ROOT}.1.1"
     meta.ImplementationVersionName = "SYNTHETIC_MR_1"
     meta.SourceApplicationEntityTitle = visit.station
@@ -274,7 +274,9 @@ def classic_series(series: Series) -> Dataset:
     _describe_pixels(dataset, series)
     if series.reference_uid:
         dataset.ReferencedImageSequence = [_reference(MRImageStorage, series.reference_uid)]
-    return dataset
+    # Encoded once and read back, what stays the same is copied byte by byte into every image, which is far faster.
+    dataset.SOPInstanceUID = series.uid
+    return pydicom.dcmread(io.BytesIO(encode_file(dataset, series.visit)))
 
 
 def classic_image(dataset: Dataset, series: Series, volume: Volume, slice_index: int) -> tuple[bytes, str]:
@@ -308,10 +310,11 @@ def classic_image(dataset: Dataset, series: Series, volume: Volume, slice_index:
             dataset.DiffusionGradientOrientation = list(volume.direction)
         elif "DiffusionGradientOrientation" in dataset:
             del dataset.DiffusionGradientOrientation
-    dataset.SmallestImagePixelValue = int(pixels.min())
-    dataset.LargestImagePixelValue = int(pixels.max())
-    dataset.PixelData = pixels.tobytes()
-    _tell_privately(dataset, visit, str(dataset.SOPInstanceUID), moment, volume)
+    whole = "SS" if visit.scanner.signed else "US"
+    dataset.add_new("SmallestImagePixelValue", whole, int(pixels.min()))
+    dataset.add_new("LargestImagePixelValue", whole, int(pixels.max()))
+    dataset.add_new("PixelData", "OW", pixels.tobytes())
+    _tell_of_image(dataset, moment, volume)
     return encode_file(dataset, visit), str(dataset.SOPInstanceUID)
 
 
@@ -400,8 +403,8 @@ def enhanced_image(
     dataset.PerFrameFunctionalGroupsSequence = frames
     dataset.NumberOfFrames = str(len(frames))
     pixels = np.stack([volume.pixels[index] for volume, index in order])
-    dataset.PixelData = pixels.tobytes()
-    _tell_privately(dataset, visit, str(dataset.SOPInstanceUID), begin, volumes[0])
+    dataset.add_new("PixelData", "OW", pixels.tobytes())
+    _tell_of_image(dataset, begin, volumes[0])
     return encode_file(dataset, visit), str(dataset.SOPInstanceUID)
 
 
@@ -532,23 +535,19 @@ def _common(series: Series) -> Dataset:
             ModifiedAttributesSequence=[_item(PatientName=person.former_name, PatientID=person.other_id)],
         )
     ]
+    _tell_privately(dataset, visit)
     return dataset
 
 
-def _tell_privately(dataset: Dataset, visit: Visit, instance: str, moment: datetime.datetime, volume: Volume) -> None:
-    """Plant what vendors plant: identity and acquisition side by side in private elements, text in binary ones."""
+def _tell_privately(dataset: Dataset, visit: Visit) -> None:
+    """Plant what vendors plant: identity in private elements, in private sequences, and in text inside binary ones."""
     person = visit.person
     birth = f"{person.birth_date:%Y%m%d}"
     header = dataset.private_block(0x0019, PRIVATE_HEADER, create=True)
     header.add_new(0x01, "PN", person.name)
     header.add_new(0x02, "LO", person.patient_id)
     header.add_new(0x03, "DA", birth)
-    header.add_new(0x04, "UI", instance)
-    header.add_new(0x05, "DT", f"{moment:%Y%m%d%H%M%S.%f}")
     header.add_new(0x06, "LO", f"{person.spoken_name} {visit.accession}")
-    if volume.b_value is not None:
-        header.add_new(0x0C, "IS", str(round(volume.b_value)))
-        header.add_new(0x0E, "FD", list(volume.direction or (0.0, 0.0, 0.0)))
     nested = _item(StudyInstanceUID=visit.study_uid, PatientName=person.former_name, StudyDate=f"{visit.start:%Y%m%d}")
     nested.private_block(0x0019, PRIVATE_HEADER, create=True).add_new(0x02, "LO", person.other_id)
     header.add_new(0x20, "SQ", [nested])
@@ -558,6 +557,16 @@ def _tell_privately(dataset: Dataset, visit: Visit, instance: str, moment: datet
         f"tStudyUID\t= {visit.study_uid}\ntBirth\t= {birth}\ntName\t= {person.spoken_name}\n### SYNTHETIC END ###\n"
     ).encode()
     protocol.add_new(0x10, "OB", text + b"\0" * (len(text) % 2))
+
+
+def _tell_of_image(dataset: Dataset, moment: datetime.datetime, volume: Volume) -> None:
+    """Plant the private elements that differ from image to image: identity beside acquisition, as vendors do."""
+    header = dataset.private_block(0x0019, PRIVATE_HEADER)
+    header.add_new(0x04, "UI", str(dataset.SOPInstanceUID))
+    header.add_new(0x05, "DT", f"{moment:%Y%m%d%H%M%S.%f}")
+    if volume.b_value is not None:
+        header.add_new(0x0C, "IS", str(round(volume.b_value)))
+        header.add_new(0x0E, "FD", list(volume.direction or (0.0, 0.0, 0.0)))
 
 
 def _enhanced_sequence(dataset: Dataset, contrast: Contrast) -> None:

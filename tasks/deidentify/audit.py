@@ -1,0 +1,416 @@
+"""Re-read an exported file and look for everything that must not be in it.
+
+Written to share nothing with the rewriter: it reads with pydicom, has its own list of what identifies, its own
+arithmetic of dates, and goes by what stands in the source rather than by what the profile wanted. A fault in the
+rewriter, its walker or its table shows here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom._uid_dict import UID_dictionary
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset
+
+FINDINGS = {
+    "age": "An age above 89 years stands in the export.",
+    "codes": "The codes of the de-identification method are not those of the profile.",
+    "date": "A date of the source stands in the export, or is not moved by the patient's shift.",
+    "extra-element": "The export holds an element that its source does not.",
+    "file-meta": "The file meta information is not the one this software writes.",
+    "identifier": "An identifier of the patient stands in the export.",
+    "overlay": "An overlay, a curve or an icon stands in the export.",
+    "pixel-data": "The pixel data are not those of the source.",
+    "preamble": "The preamble is not empty.",
+    "private": "A private element stands in the export.",
+    "pseudonym": "Name or ID are not the subject's pseudonym.",
+    "stamps": "The stamps that say a file was de-identified are missing.",
+    "uid": "A UID of the source stands in the export, or stands for two.",
+    "unreadable": "The export cannot be read.",
+    "value": "A value is neither the source's nor one that the profile may write.",
+}
+"""What an audit can find: code to sentence."""
+
+_IDENTIFYING = frozenset(
+    {
+        0x00080050,  # Accession Number
+        0x00080080,  # Institution Name
+        0x00080081,  # Institution Address
+        0x00080092,  # Referring Physician's Address
+        0x00080094,  # Referring Physician's Telephone Numbers
+        0x00081010,  # Station Name
+        0x00081040,  # Institutional Department Name
+        0x00100020,  # Patient ID
+        0x00100021,  # Issuer of Patient ID
+        0x00101000,  # Other Patient IDs
+        0x00101040,  # Patient's Address
+        0x00101080,  # Military Rank
+        0x00101090,  # Medical Record Locator
+        0x00102154,  # Patient's Telephone Numbers
+        0x00102155,  # Patient's Telecom Information
+        0x00181000,  # Device Serial Number
+        0x00181002,  # Device UID
+        0x00181008,  # Gantry ID
+        0x00200010,  # Study ID
+        0x00324000,  # Study Comments
+        0x00104000,  # Patient Comments
+        0x00380010,  # Admission ID
+        0x00380300,  # Current Patient Location
+        0x00400241,  # Performed Station AE Title
+        0x00400242,  # Performed Station Name
+        0x00400243,  # Performed Location
+        0x00400253,  # Performed Procedure Step ID
+        0x00401001,  # Requested Procedure ID
+        0x00402016,  # Placer Order Number / Imaging Service Request
+        0x00402017,  # Filler Order Number / Imaging Service Request
+    }
+)
+"""Attributes whose values point at the patient, the visit or the machine; beside all PN, UI, DA and DT."""
+
+_TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_HARVESTED_VRS = frozenset({None, "DA", "DT", "PN", "SQ", "UI"})
+"""VRs whose values identify wherever they stand; None is a VR that the syntax leaves out."""
+
+_BINARY_VRS = frozenset({"OB", "OW", "UN"})
+_DATE = re.compile(r"(?<!\d)(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
+_SHORTEST_SEARCHED = 4
+"""Characters below which a text is too common to be searched inside others; it is then compared with whole values."""
+
+_WRITTEN_TEXTS = frozenset({"", "REMOVED", "000Y", "090Y", "19000101", "19000101000000", "000000", "0"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What an exported file has to be.
+
+    Attributes
+    ----------
+    pseudonym, shift_days
+        The subject's.
+    identifiers
+        Texts that are known of the patient from all their files: names, IDs, numbers.
+    uids
+        UIDs of the patient's files.
+    codes
+        Code values of the method, in their order.
+    """
+
+    pseudonym: str
+    shift_days: int
+    identifiers: frozenset[str]
+    uids: frozenset[str]
+    codes: tuple[str, ...]
+
+
+def audit_file(source: bytes, export: bytes, expected: Expectation) -> list[str]:
+    """Look through one exported file.
+
+    Parameters
+    ----------
+    source, export
+        Both files, whole.
+    expected
+        What the export has to be.
+
+    Returns
+    -------
+    list of str
+        Codes of `FINDINGS`, sorted, without repetition; empty if nothing was found. Values are never told.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            after = pydicom.dcmread(io.BytesIO(export))
+            before = pydicom.dcmread(io.BytesIO(source), force=True)
+            return sorted(set(_Audit(before, after, export, expected).findings()))
+        except Exception:  # noqa: BLE001 - whatever cannot be read to its end is not released
+            return ["unreadable"]
+
+
+class _Audit:
+    """One comparison of a source and its export."""
+
+    def __init__(self, before: FileDataset, after: FileDataset, export: bytes, expected: Expectation) -> None:
+        self._before = before
+        self._after = after
+        self._export = export
+        self._expected = expected
+        self._old = dict(_flatten(before, private_vrs=_HARVESTED_VRS))
+        self._new = dict(_flatten(after))
+
+    def findings(self) -> Iterator[str]:
+        """Yield the code of everything found."""
+        yield from self._look_at_frame()
+        yield from self._look_at_stamps()
+        yield from self._look_at_elements()
+        yield from self._search()
+        if not self._same_pixels():
+            yield "pixel-data"
+
+    def _look_at_frame(self) -> Iterator[str]:
+        """Check what stands before the data set."""
+        if self._export[:128] != bytes(128):
+            yield "preamble"
+        meta = self._after.file_meta
+        allowed = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
+        if {int(element.tag) for element in meta} - allowed:
+            yield "file-meta"
+        if meta.get("MediaStorageSOPInstanceUID") != self._after.get("SOPInstanceUID"):
+            yield "file-meta"
+        if meta.get("MediaStorageSOPClassUID") != self._after.get("SOPClassUID"):
+            yield "file-meta"
+
+    def _look_at_stamps(self) -> Iterator[str]:
+        """Check who the export says it is, and what it says was done."""
+        after = self._after
+        if any(str(after.get(name, "")) != self._expected.pseudonym for name in ("PatientID", "PatientName")):
+            yield "pseudonym"
+        if after.get("PatientIdentityRemoved") != "YES" or not after.get("DeidentificationMethod"):
+            yield "stamps"
+        if after.get("LongitudinalTemporalInformationModified") != "MODIFIED":
+            yield "stamps"
+        codes = tuple(item.get("CodeValue", "") for item in after.get("DeidentificationMethodCodeSequence", []))
+        if codes != self._expected.codes:
+            yield "codes"
+
+    def _look_at_elements(self) -> Iterator[str]:
+        """Compare every element with the one at the same place in the source."""
+        stands_for: dict[str, str] = {}
+        for place, element in self._new.items():
+            tag = place[-1]
+            if tag >> 16 & 1:
+                yield "private"
+            if tag >> 24 in (0x50, 0x60) or tag in (0x00880200, 0x00091001):
+                yield "overlay"
+            if place[0] in (0x00120062, 0x00120063, 0x00120064, 0x00280303) or place in ((0x00100010,), (0x00100020,)):
+                continue
+            old = self._old.get(place)
+            if old is None:
+                yield "extra-element"
+                continue
+            if element.VR == "UI":
+                yield from _compare_uids(old, element, stands_for)
+            elif element.VR in ("DA", "DT"):
+                yield from self._compare_dates(old, element)
+            elif element.VR == "AS":
+                yield from (_age_finding(text) for text in _texts(element) if _age_finding(text))
+            elif (
+                element.VR in _TEXT_VRS
+                and _texts(element) != _texts(old)
+                and not set(_texts(element)) <= _WRITTEN_TEXTS
+            ):
+                yield "value"
+        if len(set(stands_for.values())) != len(stands_for):
+            yield "uid"
+
+    def _compare_dates(self, old: DataElement, new: DataElement) -> Iterator[str]:
+        shift = dt.timedelta(days=self._expected.shift_days)
+        for was, now in zip(_texts(old), _texts(new), strict=False):
+            if now in _WRITTEN_TEXTS:
+                continue
+            try:
+                moved = _day(was) + shift
+            except (ValueError, OverflowError):
+                yield "date"
+                continue
+            if now != _moved_text(was, moved):
+                # The time of day has to stay as it was, too: slice timing hangs on it.
+                yield "date"
+
+    def _search(self) -> Iterator[str]:
+        """Search the whole export, pixel data apart, for what is known of the patient."""
+        identifiers, uids, dates = self._harvest()
+        moved = {_shifted(date, self._expected.shift_days) for date in dates}
+        texts: list[str] = []
+        for place, element in self._new.items():
+            if place in ((0x00100010,), (0x00100020,)) or element.tag in (0x7FE00010, 0x7FE00008, 0x7FE00009):
+                continue
+            if element.VR == "UI":
+                if any(uid in uids for uid in _texts(element)):
+                    yield "uid"
+            elif element.VR in _TEXT_VRS:
+                texts += _texts(element)
+            elif element.VR in _BINARY_VRS and isinstance(element.value, bytes):
+                texts += [element.value.decode("latin-1"), element.value.decode("utf-16-le", "ignore")]
+        whole = "\n".join(texts)
+        folded = whole.casefold()
+        found_dates = {"".join(match.groups()) for match in _DATE.finditer(whole)}
+        if (found_dates & dates) - moved:
+            yield "date"
+        # Defined terms (CS) are left out: "M" or "MR" as a part of a name says nothing where the standard writes it.
+        values = {text.casefold() for element in self._new.values() if element.VR != "CS" for text in _short(element)}
+        for identifier in identifiers:
+            if len(identifier) < _SHORTEST_SEARCHED:
+                if identifier in values and not identifier.isdigit():
+                    yield "identifier"
+            elif _stands_in(identifier, folded):
+                yield "identifier"
+        raw = self._bytes_without_pixels()
+        for identifier in identifiers:
+            if len(identifier) >= 6 and any(_stands_in_bytes(form, raw) for form in _encoded(identifier)):
+                yield "identifier"
+        if any(token.decode("ascii") in uids for token in re.findall(rb"[0-9]+(?:\.[0-9]+){3,}", raw)):
+            yield "uid"
+
+    def _harvest(self) -> tuple[set[str], set[str], set[str]]:
+        """Collect what identifies the patient in this file, on top of what is known from all their files."""
+        identifiers = {text.casefold() for text in self._expected.identifiers}
+        uids = set(self._expected.uids)
+        dates: set[str] = set()
+        for place, element in self._old.items():
+            if element.VR == "PN":
+                for name in _texts(element):
+                    identifiers |= {part.casefold() for part in name_parts(name)}
+            elif place[-1] in _IDENTIFYING:
+                identifiers |= {text.casefold() for text in _texts(element)}
+            elif element.VR == "UI":
+                uids |= {uid for uid in _texts(element) if uid not in UID_dictionary}
+            elif element.VR in ("DA", "DT"):
+                dates |= {"".join(match.groups()) for text in _texts(element) for match in _DATE.finditer(text)}
+        uids |= {str(self._before.file_meta.get("MediaStorageSOPInstanceUID", ""))} if self._before.file_meta else set()
+        pseudonym = self._expected.pseudonym.casefold()
+        identifiers = {text.strip() for text in identifiers} - {"", pseudonym} - set(_COMMON)
+        return identifiers, uids - {""}, dates - {"19000101"}
+
+    def _bytes_without_pixels(self) -> bytes:
+        for tag in (0x7FE00010, 0x7FE00008, 0x7FE00009):
+            if tag in self._after:
+                raw: Any = self._after.get_item(tag)
+                value = raw.value
+                if isinstance(value, bytes) and value:
+                    begin = self._export.rfind(value)
+                    return self._export[:begin] + b"\n" + self._export[begin + len(value) :]
+        return self._export
+
+    def _same_pixels(self) -> bool:
+        for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+            old, new = self._before.get(name), self._after.get(name)
+            if old == new:
+                continue
+            if old is None or new is None or self._before.original_encoding[1] is not False:
+                return False
+            # A big-endian source was written anew: then the numbers have to be the same.
+            if not np.array_equal(self._before.pixel_array, self._after.pixel_array):
+                return False
+        return True
+
+
+_COMMON = frozenset(
+    {"anonymous", "anonymized", "none", "unknown", "n/a", "other", "yes", "brain", "head"}
+    | {"canon", "ge", "ge medical systems", "hitachi", "philips", "siemens", "toshiba", "uih"}
+)
+"""Values that stand where an identifier should and mean none, are the field's own words, or name the maker."""
+
+
+def name_parts(name: str) -> set[str]:
+    """Split a person's name into what may be searched for: each component of each group, and the whole."""
+    parts = {part for group in name.split("=") for part in re.split(r"[\^\s,]+", group)}
+    return {part for part in parts | {name, name.replace("^", " ").strip()} if len(part) > 1}
+
+
+def _flatten(
+    dataset: Dataset, place: tuple[int, ...] = (), *, private_vrs: frozenset[str | None] | None = None
+) -> Iterator[tuple[tuple[int, ...], DataElement]]:
+    """Yield every element with its place: the tags and item numbers (zero-based) that lead to it.
+
+    With `private_vrs`, only those private elements whose VR is among them: decoding all the others takes most of the
+    time, and none of them is ever exported.
+    """
+    for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over elements, not over its keys
+        number = int(tag)
+        if private_vrs is not None and number >> 16 & 1 and dataset.get_item(tag).VR not in private_vrs:
+            continue
+        element = dataset[tag]
+        here = (*place, number)
+        yield here, element
+        if element.VR == "SQ":
+            for item_number, item in enumerate(element.value):
+                yield from _flatten(item, (*here, item_number), private_vrs=private_vrs)
+
+
+def _texts(element: DataElement) -> list[str]:
+    value = element.value
+    if value is None:
+        return [""]
+    if isinstance(value, str) or not isinstance(value, Iterable) or isinstance(value, bytes):
+        value = [value]
+    return [str(part).strip(" \0") for part in value] or [""]
+
+
+def _short(element: DataElement) -> list[str]:
+    if element.VR not in _TEXT_VRS:
+        return []
+    return [text for text in _texts(element) if len(text) < _SHORTEST_SEARCHED]
+
+
+def _compare_uids(old: DataElement, new: DataElement, stands_for: dict[str, str]) -> Iterator[str]:
+    for was, now in zip(_texts(old), _texts(new), strict=False):
+        if was in UID_dictionary or not was:
+            if now != was:
+                yield "uid"
+        elif now and (now == was or stands_for.setdefault(was, now) != now):
+            yield "uid"
+
+
+def _age_finding(text: str) -> str:
+    match = re.fullmatch(r"(\d{3})Y", text)
+    return "age" if match and int(match[1]) > 90 else ""
+
+
+def _day(text: str) -> dt.date:
+    digits = _digits(text)
+    return dt.date(int(digits[:4]), int(digits[4:6] or 1), int(digits[6:8] or 1))
+
+
+def _digits(text: str) -> str:
+    """Return the date's part of a DA or DT value, up to eight digits, without the dots of the old form."""
+    if text[4:5] == "." and text[7:8] == ".":
+        text = text.replace(".", "", 2)
+    return re.split(r"[+.-]", text)[0][:8]
+
+
+def _moved_text(was: str, moved: dt.date) -> str:
+    """Spell a moved date as precisely as it was, with the time and zone it had."""
+    digits = _digits(was)
+    rest = was.replace(".", "", 2)[8:] if was[4:5] == "." and was[7:8] == "." else was[len(digits) :]
+    return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"[: len(digits)] + rest
+
+
+def _shifted(date: str, days: int) -> str:
+    try:
+        moved = dt.date(int(date[:4]), int(date[4:6]), int(date[6:8])) + dt.timedelta(days=days)
+    except (ValueError, OverflowError):
+        return ""
+    return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
+
+
+def _stands_in(identifier: str, text: str) -> bool:
+    """Find an identifier; one of digits alone only where no other digit or decimal point adjoins it."""
+    if not identifier.isdigit():
+        return identifier in text
+    return re.search(rf"(?<![\d.]){identifier}(?![\d.])", text) is not None
+
+
+def _stands_in_bytes(form: bytes, raw: bytes) -> bool:
+    if form not in raw:
+        return False
+    return not form.isdigit() or re.search(rb"(?<![\d.])" + form + rb"(?![\d.])", raw) is not None
+
+
+def _encoded(identifier: str) -> Iterator[bytes]:
+    """Spell an identifier as it may stand in bytes: both cases in the encodings that occur."""
+    for text in {identifier, identifier.upper(), identifier.title()}:
+        for codec in ("utf-8", "latin-1", "utf-16-le", "shift_jis", "iso2022_jp", "euc_kr"):
+            try:
+                yield text.encode(codec)
+            except UnicodeEncodeError:
+                continue

@@ -1,0 +1,701 @@
+"""The rules in effect: the standard's table turned into one action for each attribute, wherever in an image it stands.
+
+Three layers decide, in this order. Table E.1-1 of PS3.15 has 657 rows; a compound code such as X/Z/D becomes one action
+by the attribute's type in its IOD. `data/decisions.json` speaks, attribute by attribute and with a reason, of text and
+binary attributes that the table does not list. What neither names is decided by its value representation, and text that
+nobody has examined is not kept.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
+
+from tasks.deidentify.standard import (
+    PRIVATE,
+    AttributeTypes,
+    ConfidentialityRule,
+    load_attribute_types,
+    load_confidentiality_table,
+)
+from tasks.errors import UsageError
+
+DECISIONS_FILE = "decisions.json"
+
+BASIC_PROFILE_CODE = ("113100", "Basic Application Confidentiality Profile")
+"""Code value and meaning (scheme DCM) of the profile itself; PS3.16 CID 7050."""
+
+MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+
+class Action(enum.IntEnum):
+    """What is done with an attribute that is present; none is ever added where it is absent."""
+
+    KEEP = 0
+    """Copy the value."""
+    REMOVE = 1
+    """Leave the attribute out, with everything nested in it."""
+    EMPTY = 2
+    """Keep the attribute with zero length; a sequence with no items."""
+    DUMMY = 3
+    """Replace the value with a non-empty one that fits the VR and says nothing. Never asked for a sequence."""
+    UID = 4
+    """Replace each UID that is not the standard's own by the one new UID that stands for it everywhere."""
+    DATE = 5
+    """Shift the date (DA, DT) by the patient's number of days, keeping the time of day."""
+    AGE = 6
+    """Keep an age below 90 years; from 90 on, write 090Y."""
+    PSEUDONYM = 7
+    """Write the subject's pseudonym."""
+    CLEAN_SEQUENCE = 8
+    """Keep the sequence and its items, and apply `Rules.nested` inside them."""
+
+
+class Option(enum.Enum):
+    """The ten options of PS3.15 section E.3 that have a column in table E.1-1, with their codes of PS3.16 CID 7050."""
+
+    RETAIN_SAFE_PRIVATE = ("retain_safe_private", "113111", "Retain Safe Private Option")
+    RETAIN_UIDS = ("retain_uids", "113110", "Retain UIDs Option")
+    RETAIN_DEVICE_IDENTITY = ("retain_device_identity", "113109", "Retain Device Identity Option")
+    RETAIN_INSTITUTION_IDENTITY = ("retain_institution_identity", "113112", "Retain Institution Identity Option")
+    RETAIN_PATIENT_CHARACTERISTICS = (
+        "retain_patient_characteristics",
+        "113108",
+        "Retain Patient Characteristics Option",
+    )
+    RETAIN_LONGITUDINAL_FULL_DATES = (
+        "retain_longitudinal_full_dates",
+        "113106",
+        "Retain Longitudinal Temporal Information Full Dates Option",
+    )
+    RETAIN_LONGITUDINAL_MODIFIED_DATES = (
+        "retain_longitudinal_modified_dates",
+        "113107",
+        "Retain Longitudinal Temporal Information Modified Dates Option",
+    )
+    CLEAN_DESCRIPTORS = ("clean_descriptors", "113105", "Clean Descriptors Option")
+    CLEAN_STRUCTURED_CONTENT = ("clean_structured_content", "113104", "Clean Structured Content Option")
+    CLEAN_GRAPHICS = ("clean_graphics", "113103", "Clean Graphics Option")
+
+    def __init__(self, column: str, code: str, meaning: str) -> None:
+        self.column = column
+        self.code = code
+        self.meaning = meaning
+
+
+SUPPORTED_OPTIONS = frozenset({Option.RETAIN_PATIENT_CHARACTERISTICS, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES})
+"""The options that are done, not only promised."""
+
+STAMPED_TAGS = frozenset({0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303})
+"""What the rewriter writes at the top level of every file: Patient Identity Removed, De-identification Method and its
+Code Sequence, Longitudinal Temporal Information Modified (PS3.15 sections E.1.1, E.3.6). Their action here is KEEP."""
+
+PSEUDONYM_TAGS = frozenset({0x0010_0010, 0x0010_0020})
+"""Patient's Name and Patient ID. The table asks for Z and Z/D; both codes allow a value that identifies nobody, and one
+value for all images of a subject keeps them together."""
+
+_FOREIGN_GROUPS = frozenset({0x0000, 0x0002, 0x0004, 0xFFFC, 0xFFFE})
+"""Commands, file meta information (rebuilt elsewhere), directory records, padding and delimiters: none belong here."""
+
+_TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UT"})
+_NUMBER_VRS = frozenset({"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+
+_NEWER_VRS: Mapping[int, str] = MappingProxyType(
+    {
+        0x0010_0043: "SQ",  # Sex Parameters for Clinical Use Category Sequence
+        0x0010_0046: "SQ",  # Sex Parameters for Clinical Use Category Code Sequence
+        0x0010_0047: "UR",  # Sex Parameters for Clinical Use Category Reference
+        0x0040_A034: "DT",  # Effective Start DateTime
+        0x0040_A035: "DT",  # Effective Stop DateTime
+        0x0040_B034: "DT",  # Annotation DateTime
+        0x0040_B036: "DT",  # Segment Definition DateTime
+    }
+)
+"""VRs that matter to a decision, of attributes in table E.1-1 that are younger than pydicom's dictionary (PS3.6)."""
+
+
+class Surroundings(enum.IntEnum):
+    """What a data set or an item is part of, as far as it matters to attributes that the table does not list."""
+
+    PLAIN = 0
+    """A data set, or the items of an ordinary sequence."""
+    CODE = 1
+    """The items of a sequence whose codes come from published lists: code, scheme and meaning are kept."""
+    DUMMY = 2
+    """The items of a sequence that only conformance keeps: nothing in it is kept but numbers of levels and items."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What this project has decided for single attributes, each with the reason in one sentence, by tag.
+
+    Attributes
+    ----------
+    digest
+        SHA-256 of the file.
+    text
+        Text attributes outside table E.1-1 that are kept.
+    code_text
+        Text attributes that are kept directly inside the items of a sequence of `code_sequences`.
+    code_sequences
+        Sequences whose codes come from published lists. Codes elsewhere (requested procedures, protocols, services) are
+        often a hospital's own, and their meaning is a description as free as those which the table removes.
+    bulk
+        Binary attributes that are kept.
+    never_kept
+        Attributes that are removed although their VR alone would keep them, in part or whole.
+    not_the_patients_dates
+        Dates and times of a code list, a trial or a product. They are the same for every patient, or even public:
+        shifted by the patient's days, they would tell these days. They follow the Basic Profile instead.
+    """
+
+    digest: str
+    text: Mapping[int, str]
+    code_text: Mapping[int, str]
+    code_sequences: Mapping[int, str]
+    bulk: Mapping[int, str]
+    never_kept: Mapping[int, str]
+    not_the_patients_dates: Mapping[int, str]
+
+
+@functools.cache
+def load_decisions() -> Decisions:
+    """Read the decisions for single attributes once."""
+    content = importlib.resources.files("tasks.deidentify").joinpath("data", DECISIONS_FILE).read_bytes()
+    sections = json.loads(content)
+
+    def reasons(section: str) -> Mapping[int, str]:
+        return MappingProxyType({int(row["tag"], 16): row["reason"] for row in sections[section]})
+
+    return Decisions(
+        digest=hashlib.sha256(content).hexdigest(),
+        text=reasons("text"),
+        code_text=reasons("code_text"),
+        code_sequences=reasons("code_sequences"),
+        bulk=reasons("bulk"),
+        never_kept=reasons("never_kept"),
+        not_the_patients_dates=reasons("not_the_patients_dates"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRow:
+    """One line of the policy as a person reads it.
+
+    Attributes
+    ----------
+    tag
+        `(gggg,eeee)` with x in repeating groups, or `private`, or the VRs that a closing row speaks of.
+    name
+        The attribute's name, or what a closing row speaks of.
+    basic
+        The Basic Profile's code, empty for an attribute outside the table.
+    options
+        The codes of the profile's options in this row, such as `retain_patient_characteristics: K`, or empty.
+    action
+        What is done, in lower case.
+    reason
+        Why, where the table alone does not say it; else empty.
+    """
+
+    tag: str
+    name: str
+    basic: str
+    options: str
+    action: str
+    reason: str
+
+
+class Rules:
+    """The actions for one level: a data set, or the items of one sequence. `Profile.actions` makes and shares them.
+
+    Attributes
+    ----------
+    by_tag
+        The action for every attribute with a row in table E.1-1, by tag; at the top level also for the stamps. For the
+        innermost loop: `action = rules.by_tag.get(tag)`, and only on None `rules.unlisted(tag, vr)`. Never write to it.
+    """
+
+    __slots__ = ("_decided", "_nested", "_node", "_options", "_surroundings", "_types", "by_tag")
+
+    by_tag: dict[int, Action]
+
+    def __init__(self, *, options: frozenset[Option], node: int | None, surroundings: Surroundings, top: bool) -> None:
+        self._options = options
+        self._node = node
+        self._surroundings = surroundings
+        self._types: AttributeTypes = load_attribute_types()
+        self._nested: dict[int, Rules] = {}
+        self._decided: dict[tuple[int, str], Action] = {}
+        self.by_tag = dict(_listed_actions(options))
+        table = load_confidentiality_table().by_tag
+        for tag, kind in self._types.types_at(node).items():
+            if tag in table:
+                self.by_tag[tag] = _listed_action(table[tag], tag, kind, options)
+        if top:
+            self.by_tag.update(dict.fromkeys(STAMPED_TAGS, Action.KEEP))
+
+    def action(self, tag: int, vr: str) -> Action:
+        """Return the action for any attribute, listed or not."""
+        found = self.by_tag.get(tag)
+        return self.unlisted(tag, vr) if found is None else found
+
+    def unlisted(self, tag: int, vr: str) -> Action:
+        """Return the action for an attribute that has no row in table E.1-1.
+
+        Parameters
+        ----------
+        tag
+            The attribute; private tags and group lengths are allowed.
+        vr
+            The VR in the file, or the dictionary's where the syntax has none (`OB or OW` and the like are understood).
+            The dictionary's VR decides; where the file states another, what would be kept is not.
+        """
+        decided = self._decided.get((tag, vr))
+        if decided is None:
+            decided = _unlisted_action(
+                tag, vr, self._types.types_at(self._node).get(tag), self._surroundings, self._options
+            )
+            if tag in DicomDictionary:
+                # Only what the dictionary knows is remembered, so that a hostile file cannot make this grow.
+                self._decided[tag, vr] = decided
+        return decided
+
+    def nested(self, sequence: int) -> Rules:
+        """Return the rules inside the items of a sequence whose action is CLEAN_SEQUENCE (or KEEP)."""
+        found = self._nested.get(sequence)
+        if found is None:
+            kind = self._types.types_at(self._node).get(sequence)
+            found = _rules(
+                self._options,
+                self._types.inside(self._node, sequence),
+                _surroundings_inside(sequence, kind, self._surroundings, self._options),
+                top=False,
+            )
+            self._nested[sequence] = found
+        return found
+
+
+@functools.cache
+def _rules(options: frozenset[Option], node: int | None, surroundings: Surroundings, *, top: bool) -> Rules:
+    return Rules(options=options, node=node, surroundings=surroundings, top=top)
+
+
+@functools.cache
+def _listed_actions(options: frozenset[Option]) -> dict[int, Action]:
+    table = load_confidentiality_table().by_tag
+    return {tag: _listed_action(rule, tag, None, options) for tag, rule in table.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The Basic Application Level Confidentiality Profile of PS3.15 section E.2 with a choice of options.
+
+    Parameters
+    ----------
+    options
+        What is retained or cleaned beyond the Basic Profile.
+
+    Raises
+    ------
+    UsageError
+        If an option is asked for that is not done yet.
+    """
+
+    options: frozenset[Option]
+
+    def __post_init__(self) -> None:
+        missing = sorted(option.meaning for option in self.options - SUPPORTED_OPTIONS)
+        if missing:
+            offered = " and ".join(sorted(option.meaning for option in SUPPORTED_OPTIONS))
+            raise UsageError(
+                problem=f"This release cannot de-identify with: {', '.join(missing)}.",
+                remedy=f"Leave it out; {offered} can be chosen.",
+            )
+
+    def actions(self, sop_class_uid: str) -> Rules:
+        """Return the rules for the top level of a SOP class; made once, then shared.
+
+        An attribute that the IOD does not name counts as type 3 there, so that a compound code removes it.
+        """
+        return _rules(self.options, load_attribute_types().roots.get(sop_class_uid), Surroundings.PLAIN, top=True)
+
+    def codes(self) -> list[tuple[str, str]]:
+        """Return (code value, code meaning), scheme DCM, of exactly what is done, for (0012,0064).
+
+        Source: PS3.16 CID 7050.
+        """
+        return [BASIC_PROFILE_CODE, *sorted((option.code, option.meaning) for option in self.options)]
+
+    def describe(self, sop_class_uid: str = MR_IMAGE_STORAGE) -> list[PolicyRow]:
+        """Return the effective policy at the top level of a SOP class, in the order of tags.
+
+        First every row of table E.1-1, then the attributes that are decided one by one, then what befalls all others.
+        """
+        return [*self._rows_of_the_table(sop_class_uid), *_rows_of_decisions(), *_rows_by_vr(self.options)]
+
+    def digest(self) -> str:
+        """Return SHA-256 over all that decides: options, both tables with their edition, and every action they lead to.
+
+        It changes when an action changes anywhere, also by a younger dictionary, and stays when only words change.
+        """
+        return _digest(self.options)
+
+    def _rows_of_the_table(self, sop_class_uid: str) -> Iterator[PolicyRow]:
+        rules = self.actions(sop_class_uid)
+        columns = sorted(option.column for option in self.options)
+        for rule in load_confidentiality_table().rules:
+            repeats = "x" in rule.pattern or rule.pattern == PRIVATE
+            tag = None if repeats else int(rule.pattern, 16)
+            action = Action.REMOVE if tag is None else rules.by_tag[tag]
+            yield PolicyRow(
+                tag="private" if rule.pattern == PRIVATE else f"({rule.pattern[:4]},{rule.pattern[4:]})",
+                name=rule.name,
+                basic=rule.basic,
+                options=", ".join(f"{column}: {rule.under(column)}" for column in columns if rule.under(column)),
+                action=action.name.lower(),
+                reason="" if tag is None else load_decisions().not_the_patients_dates.get(tag, ""),
+            )
+
+
+DEFAULT_PROFILE = Profile(options=SUPPORTED_OPTIONS)
+"""Basic, with dates shifted and patient characteristics retained: what a longitudinal imaging trial needs."""
+
+
+def _listed_action(rule: ConfidentialityRule, tag: int, kind: str | None, options: frozenset[Option]) -> Action:
+    if tag in PSEUDONYM_TAGS:
+        return Action.PSEUDONYM
+    vr = _vr_of(tag)
+    if (
+        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
+        and rule.under(Option.RETAIN_LONGITUDINAL_MODIFIED_DATES.column) is not None
+        and _is_the_patients_date(rule, tag)
+    ):
+        # PS3.15 E.3.6 asks for modification and leaves the manner open: whole days are moved and the time of day stays,
+        # because slice timing, decay correction and the order of series live in it. A code C on any other VR (Timezone
+        # Offset From UTC, time stamps in binary) is not cleaned by moving days, so the Basic Profile holds.
+        if vr in ("DA", "DT"):
+            return Action.DATE
+        if vr == "TM":
+            return Action.KEEP
+    if (
+        Option.RETAIN_PATIENT_CHARACTERISTICS in options
+        and rule.under(Option.RETAIN_PATIENT_CHARACTERISTICS.column) == "K"
+        and vr != "UR"
+    ):
+        # PS3.15 E.3.5. A code C in this column (allergies, patient state, special needs, pre-medication, a comment)
+        # stands on free text, which is not kept before something cleans it: the Basic Profile holds, and removes it. A
+        # link (UR) leads to a place, so it goes too.
+        if vr == "AS":
+            return Action.AGE
+        return Action.CLEAN_SEQUENCE if vr == "SQ" else Action.KEEP
+    return _basic_action(rule.basic, kind, vr)
+
+
+def _is_the_patients_date(rule: ConfidentialityRule, tag: int) -> bool:
+    # A date of the scanner (calibration, manufacture) is common to all its patients: shifted for each by another number
+    # of days it would tell how their shifts differ.
+    return (
+        rule.under(Option.RETAIN_DEVICE_IDENTITY.column) is None and tag not in load_decisions().not_the_patients_dates
+    )
+
+
+def _basic_action(code: str, kind: str | None, vr: str) -> Action:
+    """Resolve a code of the Basic Profile by the attribute's type, as the notes to table E.1-1a of PS3.15 define.
+
+    X/Z/D and the like: removed, unless a value of zero length (type 2) or a dummy (type 1) is required by the IOD. A
+    conditional type counts as its condition being met, since the attribute is there. Z allows a dummy by definition.
+    """
+    if code == "X":
+        return Action.REMOVE
+    if code == "U":
+        return Action.UID
+    if code == "D":
+        return _dummy(vr)
+    return _by_type(kind, vr, otherwise=Action.EMPTY if code in ("Z", "Z/D") else Action.REMOVE)
+
+
+def _by_type(kind: str | None, vr: str, *, otherwise: Action = Action.REMOVE) -> Action:
+    if kind in ("1", "1C"):
+        return _dummy(vr)
+    return Action.EMPTY if kind in ("2", "2C") else otherwise
+
+
+def _dummy(vr: str) -> Action:
+    # A dummy of a sequence is its own items with dummies in them (Surroundings.DUMMY, or new UIDs for X/Z/U*); a dummy
+    # of a UID is another UID.
+    if vr == "SQ":
+        return Action.CLEAN_SEQUENCE
+    return Action.UID if vr == "UI" else Action.DUMMY
+
+
+def _unlisted_action(
+    tag: int, vr: str, kind: str | None, surroundings: Surroundings, options: frozenset[Option]
+) -> Action:
+    group = tag >> 16
+    if group & 1 or group in _FOREIGN_GROUPS or tag & 0xFFFF == 0:
+        return Action.REMOVE
+    if group & 0xFF00 in (0x5000, 0x6000):
+        # The table removes the data and comments of curves and overlays; what describes a plane that is gone would only
+        # break the Overlay Plane Module, whose Overlay Data is type 1 (PS3.3 C.9.2).
+        return Action.REMOVE
+    entry = DicomDictionary.get(tag)
+    if entry is None or tag in load_decisions().never_kept:
+        return Action.REMOVE
+    known = _vr_of(tag)
+    action = _action_for_vr(tag, known, kind, surroundings, options)
+    stated = vr.partition(" or ")[0]
+    if action in (Action.KEEP, Action.CLEAN_SEQUENCE) and stated != "UN" and stated not in entry[0].split(" or "):
+        both_numbers = stated in _NUMBER_VRS and known in _NUMBER_VRS
+        return Action.KEEP if both_numbers else _by_type(kind, known)
+    return action
+
+
+def _action_for_vr(
+    tag: int, vr: str, kind: str | None, surroundings: Surroundings, options: frozenset[Option]
+) -> Action:
+    decisions = load_decisions()
+    modified_dates = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
+    if vr == "SQ":
+        foreign_code = _is_foreign_code_sequence(tag)
+        return _by_type(kind, vr) if foreign_code and surroundings is not Surroundings.DUMMY else Action.CLEAN_SEQUENCE
+    if vr == "UI":
+        return Action.UID
+    if vr == "UR":
+        return Action.REMOVE
+    if surroundings is Surroundings.DUMMY:
+        return _by_type(kind, vr)
+    if vr in ("DA", "DT", "TM") and modified_dates and tag not in decisions.not_the_patients_dates:
+        return Action.KEEP if vr == "TM" else Action.DATE
+    if vr == "AS" and Option.RETAIN_PATIENT_CHARACTERISTICS in options:
+        return Action.AGE
+    if tag >> 16 == 0x0010 and Option.RETAIN_PATIENT_CHARACTERISTICS not in options:
+        # Body mass index and other measures of the patient, not of the acquisition.
+        return _by_type(kind, vr)
+    if vr in _NUMBER_VRS or vr == "CS":
+        return Action.KEEP
+    if vr in _TEXT_VRS and tag in decisions.text:
+        return Action.KEEP
+    if vr in _TEXT_VRS and surroundings is Surroundings.CODE and tag in decisions.code_text:
+        return Action.KEEP
+    if vr in _BULK_VRS and tag in decisions.bulk:
+        return Action.KEEP
+    return _by_type(kind, vr)
+
+
+def _is_foreign_code_sequence(tag: int) -> bool:
+    """Tell whether a sequence holds codes that may be an institution's own: named a code sequence, and not examined."""
+    entry = DicomDictionary.get(tag)
+    return entry is not None and "CodeSequence" in entry[4] and tag not in load_decisions().code_sequences
+
+
+def _surroundings_inside(
+    tag: int, kind: str | None, surroundings: Surroundings, options: frozenset[Option]
+) -> Surroundings:
+    if surroundings is Surroundings.DUMMY:
+        return Surroundings.DUMMY
+    rule = load_confidentiality_table().by_tag.get(tag)
+    if rule is None:
+        if _is_foreign_code_sequence(tag):
+            return Surroundings.DUMMY
+    elif _listed_action(rule, tag, kind, options) is _listed_action(rule, tag, kind, frozenset()):
+        # Only the Basic Profile keeps it, and only because the IOD requires it; U* means that its UIDs are replaced.
+        return Surroundings.PLAIN if rule.basic.endswith("U*") else Surroundings.DUMMY
+    else:
+        return Surroundings.CODE
+    return Surroundings.CODE if tag in load_decisions().code_sequences else Surroundings.PLAIN
+
+
+def _vr_of(tag: int) -> str:
+    """Return the dictionary's VR; where it leaves a choice (US or OW), the last, which says least about the content."""
+    entry = DicomDictionary.get(tag)
+    if entry is None:
+        return _NEWER_VRS.get(tag, "UN")
+    return str(entry[0]).rpartition(" or ")[2]
+
+
+def _rows_of_decisions() -> Iterator[PolicyRow]:
+    decisions = load_decisions()
+    sections: list[tuple[Mapping[int, str], str]] = [
+        (decisions.text, "keep"),
+        (decisions.code_sequences, "clean_sequence"),
+        (decisions.code_text, "keep (in the code sequences above)"),
+        (decisions.bulk, "keep"),
+        (decisions.never_kept, "remove"),
+    ]
+    for section, action in sections:
+        for tag, reason in section.items():
+            digits = f"{tag:08X}"
+            yield PolicyRow(
+                tag=f"({digits[:4]},{digits[4:]})",
+                name=DicomDictionary[tag][2],
+                basic="",
+                options="",
+                action=action,
+                reason=reason,
+            )
+
+
+def _rows_by_vr(options: frozenset[Option]) -> Iterator[PolicyRow]:
+    by_type = "dummy, empty or remove by type"
+    dated = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
+    aged = Option.RETAIN_PATIENT_CHARACTERISTICS in options
+    rows = [
+        (" ".join(sorted(_TEXT_VRS | {"PN"})), "all other text and names", by_type, "Nobody has examined it."),
+        ("DA DT", "all other dates", "date" if dated else by_type, ""),
+        ("TM", "all other times", "keep" if dated else by_type, ""),
+        ("AS", "all other ages", "age" if aged else by_type, ""),
+        ("UI", "all other UIDs", "uid", "The standard's own are left by the rewriter."),
+        ("UR", "all other links", "remove", "A link leads to a place."),
+        ("SQ", "all other code sequences", by_type, "The codes may be an institution's own."),
+        ("SQ", "all other sequences", "clean_sequence", ""),
+        (" ".join(sorted(_NUMBER_VRS | {"CS"})), "all other numbers and coded strings", "keep", ""),
+        (" ".join(sorted(_BULK_VRS)), "all other binary values", by_type, "Nobody has examined it."),
+        ("any", "elements outside the dictionary, group lengths, curves, overlays", "remove", ""),
+    ]
+    for vrs, name, action, reason in rows:
+        yield PolicyRow(tag=vrs, name=name, basic="", options="", action=action, reason=reason)
+
+
+@functools.cache
+def _digest(options: frozenset[Option]) -> str:
+    table = load_confidentiality_table()
+    types = load_attribute_types()
+    hasher = hashlib.sha256()
+    for part in (table.edition, table.digest, types.digest, *sorted(option.column for option in options)):
+        hasher.update(part.encode("ascii") + b"\n")
+    for kind in (None, "1", "2"):
+        for tag, rule in sorted(table.by_tag.items()):
+            hasher.update(bytes([_listed_action(rule, tag, kind, options)]))
+        for tag in sorted(DicomDictionary.keys() - table.by_tag.keys()):
+            vr = _vr_of(tag)
+            decided = [_unlisted_action(tag, vr, kind, around, options) for around in Surroundings]
+            hasher.update(tag.to_bytes(4) + bytes(decided))
+    return hasher.hexdigest()
+
+
+REFUSAL_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "secondary-capture": "A secondary capture is a picture of a screen or a page and may show the patient's name.",
+        "report": "A structured report or key object note is text about the patient.",
+        "presentation-state": "A presentation state carries annotations typed by a person.",
+        "encapsulated-document": "An encapsulated document cannot be searched for what identifies the patient.",
+        "raw-data": "Raw data has a form that only its maker knows.",
+        "spectroscopy": "Spectroscopy is not an image, and there is no rule for it yet.",
+        "ultrasound": "Ultrasound images show the patient's name in their frame as a rule.",
+        "photograph": "A photograph or video may show the patient.",
+        "waveform": "A waveform is not an image, and there is no rule for it yet.",
+        "screen-save": "The image type says that this is a saved screen, report or dose page.",
+        "burned-in-annotation": "The image says that identifying text is burned into its pixels.",
+        "overlay-in-pixel-data": "An overlay is hidden in unused bits of the pixel data, which are copied as they are.",
+        "modality-mismatch": "The modality is not the one of the storage class, so what the pixels show is not known.",
+        "no-rule": "There is no rule for this kind of object.",
+    }
+)
+"""Why an object is not exported: a sentence for each reason code of `sop_class_verdict`."""
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1"
+
+EXPORTED_CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_STORAGE}.4": "MR",
+        f"{_STORAGE}.4.1": "MR",
+        f"{_STORAGE}.4.3": "MR",
+        f"{_STORAGE}.4.4": "MR",
+        f"{_STORAGE}.2": "CT",
+        f"{_STORAGE}.2.1": "CT",
+        f"{_STORAGE}.2.2": "CT",
+        f"{_STORAGE}.128": "PT",
+        f"{_STORAGE}.130": "PT",
+        f"{_STORAGE}.128.1": "PT",
+        f"{_STORAGE}.20": "NM",
+    }
+)
+"""The image storage classes that may be exported, with the modality their instances state: MR, CT and PET, each in its
+classic, enhanced and legacy converted form (MR also in color), and nuclear medicine."""
+
+_REFUSED_FAMILIES = (
+    (f"{_STORAGE}.7", "secondary-capture"),
+    (f"{_STORAGE}.88", "report"),
+    (f"{_STORAGE}.11", "presentation-state"),
+    (f"{_STORAGE}.9.100", "presentation-state"),
+    (f"{_STORAGE}.9", "waveform"),
+    (f"{_STORAGE}.104", "encapsulated-document"),
+    (f"{_STORAGE}.4.2", "spectroscopy"),
+    (f"{_STORAGE}.3", "ultrasound"),
+    (f"{_STORAGE}.6", "ultrasound"),
+    (f"{_STORAGE}.77", "photograph"),
+)
+"""The first family whose UID root an object has names the reason; retired members are included (PS3.6 annex A)."""
+
+_RAW_DATA = f"{_STORAGE}.66"
+
+_SAVED_SCREEN = re.compile(
+    r"\bSCREEN ?(SAVE|SHOT|CAPTURE|DUMP|GRAB)|\bCAPTURED?\b|\bREPORT\b|^DOSE\b|\bDOSE ?(INFO|RECORD|SUMMARY|SHEET)\b"
+    r"|\bPATIENT ?PROTOCOL\b|^PROTOCOL$|\bPOSDISP\b"
+)
+"""What scanners write into Image Type for pages of text and pictures of the console; `_` and `-` count as spaces."""
+
+
+def sop_class_verdict(
+    sop_class_uid: str,
+    image_type: Sequence[str],
+    modality: str,
+    conversion_type: str,
+    burned_in: str,
+    *,
+    overlay_in_pixels: bool = False,
+) -> str | None:
+    """Decide whether an object may be exported at all, before any attribute is looked at.
+
+    Parameters
+    ----------
+    sop_class_uid
+        SOP Class UID (0008,0016).
+    image_type
+        The values of Image Type (0008,0008); empty if absent.
+    modality, conversion_type, burned_in
+        Modality (0008,0060), Conversion Type (0008,0064) and Burned In Annotation (0028,0301); empty if absent.
+    overlay_in_pixels
+        True if an overlay lies in bits of the pixel data: Overlay Bit Position (60xx,0102) above 0, or Overlay Bits
+        Allocated (60xx,0100) above 1 (PS3.5 section 8.1.2, retired).
+
+    Returns
+    -------
+    str or None
+        None if it may be exported, else a code of `REFUSAL_REASONS`. Conversion Type stands in the SC Equipment Module
+        alone (PS3.3 C.8.6.1), so an image that states one is a secondary capture whatever its class says.
+    """
+    uid = sop_class_uid.strip(" \0")
+    expected = EXPORTED_CLASSES.get(uid)
+    if expected is None:
+        return _refused_family(uid)
+    if burned_in.strip().upper() == "YES":
+        return "burned-in-annotation"
+    if conversion_type.strip():
+        return "secondary-capture"
+    values = [re.sub(r"[\s_-]+", " ", value).strip().upper() for value in image_type]
+    if any(_SAVED_SCREEN.search(value) for value in values):
+        return "screen-save"
+    if modality.strip().upper() not in ("", expected):
+        return "modality-mismatch"
+    return "overlay-in-pixel-data" if overlay_in_pixels else None
+
+
+def _refused_family(uid: str) -> str:
+    if uid == _RAW_DATA:
+        return "raw-data"
+    for root, reason in _REFUSED_FAMILIES:
+        if uid == root or uid.startswith(root + "."):
+            return reason
+    return "no-rule"

@@ -1,0 +1,371 @@
+"""Rewrite one DICOM file's bytes: what the profile keeps is copied as it stands, what it names is replaced or left out.
+
+Lengths of the sequences and items around a change are made right; pixel data are copied and never decoded. The file
+meta information is made anew and the preamble is zeros (PS3.10 section 7.1), for both can hide anything.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks import __version__
+from tasks.deidentify.identity import Identity, Subject, cap_age, shift_date, shift_date_time
+from tasks.deidentify.profile import STAMPED_TAGS, Action, Profile, Rules, sop_class_verdict
+from tasks.dicom.elements import (
+    ITEM,
+    ITEM_END,
+    LONG_LENGTH_VRS,
+    SEQUENCE_END,
+    UNDEFINED,
+    Element,
+    WalkError,
+    walk,
+)
+from tasks.dicom.normalise import open_data_set
+from tasks.dicom.syntax import SyntaxRefusalError
+from tasks.dicom.text import decode_ascii
+
+REFUSALS = {
+    "malformed": "Its bytes cannot be followed to the end, so nothing can be promised about them.",
+    "private-syntax": "It is in a transfer syntax that the standard does not define.",
+    "truncated": "The file ends too early.",
+    "uid-missing": "It lacks a study, series or SOP instance UID.",
+}
+"""Why the rewriter itself refuses a file: code to sentence. The profile's verdict on SOP classes has its own."""
+
+IMPLEMENTATION_CLASS_UID = "2.25.195420376618744139325190184367013487912"
+"""(0002,0012): names this software, drawn once."""
+
+_IMPLEMENTATION_VERSION = f"SCANWARD_{__version__.replace('.', '_')}"[:16]
+_MARKERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
+
+_SOP_CLASS = 0x00080016
+_SOP_INSTANCE = 0x00080018
+_STUDY_INSTANCE = 0x0020000D
+_SERIES_INSTANCE = 0x0020000E
+
+
+class RefusalError(Exception):
+    """The file must not be exported; `reason` is a code of `REFUSALS` or of the profile's refusals."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """One de-identified file.
+
+    Attributes
+    ----------
+    content
+        The whole file.
+    sop_instance_uid
+        The new one.
+    by_pydicom
+        Why pydicom had to put the file into a syntax the walker reads, or empty.
+    """
+
+    content: bytes
+    sop_instance_uid: str
+    by_pydicom: str
+
+
+def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Subject) -> Rewritten:
+    """De-identify one file.
+
+    Parameters
+    ----------
+    source
+        The whole file.
+    profile
+        What is kept, replaced and left out.
+    identity, subject
+        By what.
+
+    Raises
+    ------
+    RefusalError
+        With the reason why the file cannot be exported.
+    """
+    try:
+        data, start, by_pydicom = open_data_set(source)
+    except SyntaxRefusalError as refusal:
+        raise RefusalError("private-syntax" if refusal.reason == "private-syntax" else "malformed") from refusal
+    try:
+        elements = list(walk(data, start.offset, explicit=start.explicit))
+    except WalkError as fault:
+        raise RefusalError("truncated" if fault.reason == "truncated" else "malformed") from fault
+    job = _Job(data, elements, identity, subject)
+    top = job.top_level_texts()
+    verdict = sop_class_verdict(
+        top.get(_SOP_CLASS, ""),
+        top.get(0x00080008, "").split("\\"),
+        top.get(0x00080060, ""),
+        top.get(0x00080064, ""),
+        top.get(0x00280301, ""),
+        overlay_in_pixels=job.has_overlay_in_pixels(),
+    )
+    if verdict is not None:
+        raise RefusalError(verdict)
+    if not (top.get(_SOP_INSTANCE) and top.get(_STUDY_INSTANCE) and top.get(_SERIES_INSTANCE)):
+        raise RefusalError("uid-missing")
+    body = job.data_set(profile.actions(top[_SOP_CLASS]), _stamps(profile, explicit=start.explicit))
+    new_uid = identity.new_uid(top[_SOP_INSTANCE])
+    head = _file_meta(top[_SOP_CLASS], new_uid, start.transfer_syntax)
+    return Rewritten(content=b"".join([head, *body]), sop_instance_uid=new_uid, by_pydicom=by_pydicom)
+
+
+class _Job:
+    """One pass over one file's elements."""
+
+    def __init__(self, data: bytes, elements: list[Element], identity: Identity, subject: Subject) -> None:
+        self._data = data
+        self._elements = elements
+        self._identity = identity
+        self._subject = subject
+
+    def top_level_texts(self) -> dict[int, str]:
+        """Return the top level's values of VR UI and CS."""
+        return {
+            element.tag: decode_ascii(self._data[element.value : element.end])
+            for element in self._elements
+            if element.depth == 0 and element.vr in ("UI", "CS")
+        }
+
+    def has_overlay_in_pixels(self) -> bool:
+        """Tell whether unused bits of the pixel data carry an overlay (PS3.5 section 8.1.2, retired)."""
+        for element in self._elements:
+            if element.tag >> 24 == 0x60 and element.tag & 0xFFFF in (0x0100, 0x0102):
+                value = int.from_bytes(self._data[element.value : element.end], "little")
+                if value > (1 if element.tag & 0xFFFF == 0x0100 else 0):
+                    return True
+        return False
+
+    def data_set(self, rules: Rules, stamps: Sequence[tuple[int, bytes]]) -> list[bytes]:
+        """Return the pieces of the rewritten data set, with the stamps put in at their places."""
+        _, pieces = self._level(0, 0, rules, stamps)
+        if pieces is None:
+            raise AssertionError("stamps are always put in")
+        return pieces
+
+    def _level(
+        self, index: int, depth: int, rules: Rules, stamps: Sequence[tuple[int, bytes]] = ()
+    ) -> tuple[int, list[bytes] | None]:
+        """Rewrite the elements of one data set or item from `index` on.
+
+        Returns
+        -------
+        index, pieces
+            Where the level ends, and its new bytes; None if they are the old ones.
+        """
+        data, elements = self._data, self._elements
+        listed = rules.by_tag
+        pending = list(stamps)
+        pieces: list[bytes] = []
+        run = -1
+        changed = bool(stamps)
+        count = len(elements)
+        position = elements[index].start if index < count else len(data)
+        while index < count:
+            element = elements[index]
+            if element.depth < depth:
+                break
+            tag = element.tag
+            while pending and pending[0][0] < tag:
+                if run >= 0:
+                    pieces.append(data[run:position])
+                    run = -1
+                pieces.append(pending.pop(0)[1])
+            if tag & 0x10000 or (stamps and tag in STAMPED_TAGS):
+                action = Action.REMOVE
+            else:
+                found = listed.get(tag)
+                action = rules.unlisted(tag, element.vr) if found is None else found
+            if element.vr == "SQ":
+                following, end = self._after(index)
+                replacement = None
+                if action == Action.EMPTY:
+                    replacement = self._head(element, 0)
+                elif action != Action.REMOVE:
+                    replacement = self._sequence(index, end, rules.nested(tag))
+                    action = Action.KEEP if replacement is None else Action.CLEAN_SEQUENCE
+            else:
+                following, end = index + 1, element.end
+                if following < count and elements[following].tag == SEQUENCE_END and elements[following].start == end:
+                    # Encapsulated pixel data and the delimiter that ends them.
+                    end = elements[following].end
+                    following += 1
+                replacement = None
+                if action == Action.CLEAN_SEQUENCE:
+                    # A sequence's tag on something that is none: there is no telling what it holds.
+                    action = Action.REMOVE
+                if action not in (Action.KEEP, Action.REMOVE):
+                    value = self._replace(element, action)
+                    replacement = self._head(element, len(value)) + value
+            if action == Action.KEEP:
+                if run < 0:
+                    run = element.start
+            else:
+                changed = True
+                if run >= 0:
+                    pieces.append(data[run : element.start])
+                    run = -1
+                if replacement is not None:
+                    pieces.append(replacement)
+            position = end
+            index = following
+        if run >= 0:
+            pieces.append(data[run:position])
+        pieces += [stamp for _, stamp in pending]
+        return index, (pieces if changed else None)
+
+    def _after(self, index: int) -> tuple[int, int]:
+        """Return the index of the element after a sequence, and the offset where the sequence ends."""
+        elements = self._elements
+        sequence = elements[index]
+        depth = sequence.depth
+        following = index + 1
+        while following < len(elements):
+            element = elements[following]
+            if element.depth < depth or (element.depth == depth and element.tag not in _MARKERS):
+                break
+            following += 1
+        if sequence.end != UNDEFINED:
+            return following, sequence.end
+        return following, elements[following - 1].end
+
+    def _sequence(self, index: int, end: int, rules: Rules) -> bytes | None:
+        """Rewrite a sequence; None if its bytes stay as they are."""
+        data, elements = self._data, self._elements
+        sequence = elements[index]
+        pieces: list[bytes] = []
+        changed = False
+        index += 1
+        while index < len(elements) and elements[index].tag == ITEM and elements[index].depth == sequence.depth:
+            item = elements[index]
+            index, content = self._level(index + 1, sequence.depth + 1, rules)
+            if item.end == UNDEFINED:
+                close = elements[index]
+                index += 1
+                item_end = close.end
+                new_head, tail = data[item.start : item.value], data[close.start : close.end]
+            else:
+                item_end = item.end
+                new_head, tail = b"", b""
+            if content is None:
+                pieces.append(data[item.start : item_end])
+                continue
+            changed = True
+            body = b"".join(content)
+            pieces += [new_head or b"\xfe\xff\x00\xe0" + struct.pack("<L", len(body)), body, tail]
+        if not changed:
+            return None
+        if sequence.end == UNDEFINED:
+            return b"".join([data[sequence.start : sequence.value], *pieces, data[end - 8 : end]])
+        body = b"".join(pieces)
+        return self._head(sequence, len(body)) + body
+
+    def _head(self, element: Element, length: int) -> bytes:
+        """Write an element's head with another length."""
+        data, start = self._data, element.start
+        if not element.explicit:
+            return data[start : start + 4] + struct.pack("<L", length)
+        if data[start + 4 : start + 6] in LONG_LENGTH_VRS:
+            return data[start : start + 6] + b"\0\0" + struct.pack("<L", length)
+        return data[start : start + 6] + struct.pack("<H", length)
+
+    def _replace(self, element: Element, action: Action) -> bytes:
+        """Return the new value of an element that is neither kept nor removed, padded to even length."""
+        if action == Action.EMPTY:
+            return b""
+        value = self._data[element.value : element.end]
+        if action == Action.PSEUDONYM:
+            return _pad(self._subject.pseudonym.encode("ascii"), b" ")
+        if not value.strip(b" \0"):
+            # Empty stays empty, except where the standard demands a value: there was none to hide.
+            return b""
+        if action == Action.UID:
+            uids = [self._identity.new_uid(uid.strip()) if uid.strip() else "" for uid in _split(value)]
+            return _pad("\\".join(uids).encode("ascii"), b"\0")
+        if action == Action.DATE:
+            shift = shift_date_time if element.vr == "DT" else shift_date
+            moved = [shift(part, self._subject.shift_days) or b"" for part in value.split(b"\\")]
+            return _pad(b"\\".join(moved), b" ")
+        if action == Action.AGE:
+            return _pad(b"\\".join(cap_age(part) for part in value.split(b"\\")), b" ")
+        return self._dummy(element, value)
+
+    def _dummy(self, element: Element, value: bytes) -> bytes:
+        """Return a value that is valid for the VR and says nothing (PS3.15 section E.1.1, action D)."""
+        vr = element.vr
+        if vr == "UI":
+            return _pad("\\".join(self._identity.new_uid(uid.strip()) for uid in _split(value)).encode("ascii"), b"\0")
+        if vr in _DUMMIES:
+            return _DUMMIES[vr]
+        if vr in _DUMMY_TEXTS:
+            return b"REMOVED "
+        return bytes(len(value))
+
+
+_DUMMY_TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+_DUMMIES = {"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "IS": b"0 ", "DS": b"0 ", "AS": b"000Y"}
+
+
+def _split(value: bytes) -> list[str]:
+    return decode_ascii(value).split("\\")
+
+
+def _pad(value: bytes, filler: bytes) -> bytes:
+    return value + filler if len(value) & 1 else value
+
+
+def _element(tag: int, vr: bytes, value: bytes, *, explicit: bool) -> bytes:
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    value = _pad(value, b"\0" if vr in (b"UI", b"OB") else b" ")
+    if not explicit:
+        return head + struct.pack("<L", len(value)) + value
+    if vr in LONG_LENGTH_VRS:
+        return head + vr + b"\0\0" + struct.pack("<L", len(value)) + value
+    return head + vr + struct.pack("<H", len(value)) + value
+
+
+def _stamps(profile: Profile, *, explicit: bool) -> list[tuple[int, bytes]]:
+    """Write what says that, and how, the file was de-identified (PS3.15 section E.1.1, PS3.3 section C.7.1.1)."""
+    items = b""
+    for code, meaning in profile.codes():
+        item = b"".join(
+            _element(tag, vr, text.encode("ascii"), explicit=explicit)
+            for tag, vr, text in (
+                (0x00080100, b"SH", code),
+                (0x00080102, b"SH", "DCM"),
+                (0x00080104, b"LO", meaning[:64]),
+            )
+        )
+        items += b"\xfe\xff\x00\xe0" + struct.pack("<L", len(item)) + item
+    method = f"scanward {__version__}"
+    return [
+        (0x00120062, _element(0x00120062, b"CS", b"YES", explicit=explicit)),
+        (0x00120063, _element(0x00120063, b"LO", method.encode("ascii"), explicit=explicit)),
+        (0x00120064, _element(0x00120064, b"SQ", items, explicit=explicit)),
+        (0x00280303, _element(0x00280303, b"CS", b"MODIFIED", explicit=explicit)),
+    ]
+
+
+def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
+    """Write preamble, prefix and group 2 from nothing (PS3.10 section 7.1)."""
+    group = b"".join(
+        _element(tag, vr, value, explicit=True)
+        for tag, vr, value in (
+            (0x00020001, b"OB", b"\0\x01"),
+            (0x00020002, b"UI", sop_class.encode("ascii")),
+            (0x00020003, b"UI", sop_instance.encode("ascii")),
+            (0x00020010, b"UI", transfer_syntax.encode("ascii")),
+            (0x00020012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
+            (0x00020013, b"SH", _IMPLEMENTATION_VERSION.encode("ascii")),
+        )
+    )
+    return bytes(128) + b"DICM" + _element(0x00020000, b"UL", struct.pack("<L", len(group)), explicit=True) + group
