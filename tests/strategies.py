@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from hypothesis import strategies as st
 
@@ -76,15 +76,15 @@ def public_leaves(draw: st.DrawFn) -> Leaf:
 @st.composite
 def nested(draw: st.DrawFn, tag: int, elements: st.SearchStrategy[list[Node]]) -> Nested:
     """A sequence in any of its written forms."""
-    items = draw(st.lists(elements.map(lambda item: tuple(sorted(item, key=lambda node: node.tag))), max_size=3))
-    undefined = draw(st.booleans())
+    private = bool(tag >> 16 & 1)
+    ordered = elements.map(lambda item: tuple(sorted(item, key=lambda node: node.tag)))
     return Nested(
         tag=tag,
-        items=tuple(items),
-        undefined=undefined,
+        # In an implicit stream nothing but undefined length and an item tell that a private element is a sequence.
+        items=tuple(draw(st.lists(ordered, min_size=int(private), max_size=3))),
+        undefined=private or draw(st.booleans()),
         items_undefined=draw(st.booleans()),
-        # UN of defined length hides a private sequence altogether; of undefined length it shows it again.
-        unknown=draw(st.booleans()) and (undefined or not tag >> 16 & 1),
+        unknown=draw(st.booleans()),
     )
 
 
@@ -219,7 +219,7 @@ def indexed_files(draw: st.DrawFn, *, most: int = 8) -> tuple[list[IndexedFile],
     for number, content in enumerate(chosen, 1):
         path = f"{number:03d}".encode("ascii")
         stamp = FileStamp(path=path, size=1, mtime_ns=1, device=1, inode=number)
-        row = IndexRow(**{field.name: getattr(contents[content], field.name) for field in fields(IndexRow)})
+        row = replace(contents[content], path=path)
         digests[number] = hashlib.sha256(str(content).encode("ascii")).hexdigest()
         files.append(IndexedFile(file=number, stamp=stamp, present=draw(st.booleans()), digest="", row=row))
     return files, digests

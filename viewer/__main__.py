@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         parents=[shared],
         help="verify that every listed file is there and unchanged",
-        description="Read every file that the manifest lists, compare size, SHA-256 and geometry, see that the pictures "
-        "are there, and look for files in the export that are not listed. Changes nothing.",
+        description="Read every file that the manifest lists, compare size, SHA-256 and geometry, see that the "
+        "pictures are there, and look for files in the export that are not listed. Changes nothing.",
     )
     render = kinds.add_parser(
         "render",
@@ -82,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             commands.write_facts(outcome, out=sys.stdout)
         sys.stdout.flush()
     except ScanwardError as fault:
+        if given.json:
+            facts = {"command": given.command, "error": type(fault).__name__}
+            commands.write_facts(commands.Outcome(exit_code=fault.exit_code, facts=facts), out=sys.stdout)
         return _say(str(fault), fault.exit_code, debug=given.debug)
     except KeyboardInterrupt:
         return _say("Stopped.", 130, debug=given.debug)

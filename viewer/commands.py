@@ -156,8 +156,7 @@ def _chosen(manifest: Path, entries: Sequence[Entry], only: Sequence[str]) -> li
 
 def _write_findings(out: TextIO, title: str, findings: Sequence[Finding]) -> None:
     out.write(f"{title}\n")
-    for one in findings[:_LINES_EACH]:
-        out.write(f"  {one.code}: {one.text}\n")
+    out.writelines(f"  {one.code}: {one.text}\n" for one in findings[:_LINES_EACH])
     if len(findings) > _LINES_EACH:
         out.write(f"  and {len(findings) - _LINES_EACH} more\n")
 

@@ -445,12 +445,10 @@ def _unlisted_action(
     group = tag >> 16
     if group & 1 or group in _FOREIGN_GROUPS or tag & 0xFFFF == 0:
         return Action.REMOVE
-    if group & 0xFF00 in (0x5000, 0x6000):
-        # The table removes the data and comments of curves and overlays; what describes a plane that is gone would only
-        # break the Overlay Plane Module, whose Overlay Data is type 1 (PS3.3 C.9.2).
-        return Action.REMOVE
     entry = DicomDictionary.get(tag)
     if entry is None or tag in load_decisions().never_kept:
+        # The dictionary of single tags leaves out curves and overlays, rightly here: the table removes their data, and
+        # what describes a plane without Overlay Data, type 1, would only break its module (PS3.3 C.9.2).
         return Action.REMOVE
     known = _vr_of(tag)
     action = _action_for_vr(tag, known, kind, surroundings, options)

@@ -13,11 +13,13 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-_DEFLATED = frozenset({DEFLATED_LITTLE, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.8.1"})
+_DEFLATED = frozenset({DEFLATED_LITTLE, "1.2.840.10008.1.2.4.95"})
+"""Syntaxes whose whole data set is deflated; in 1.2.840.10008.1.2.8.1 only the frames are."""
 
 MEDIA_STORAGE_SOP_CLASS = 0x00020002
 MEDIA_STORAGE_SOP_INSTANCE = 0x00020003
 TRANSFER_SYNTAX = 0x00020010
+_GROUP_LENGTH = 0x00020000
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 """The SOP class of a DICOMDIR."""
@@ -108,7 +110,10 @@ def read_meta(head: bytes) -> DataSetStart:
         # The walk breaks where an implicit or deflated data set begins, or where the head was cut.
         offset = fault.offset
     syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
-    if not syntax or head[offset : offset + 2] == b"\x02\x00":
+    if syntax in _DEFLATED and len(meta.get(_GROUP_LENGTH, b"")) == 4:
+        # Deflated bytes may look like anything, so here only the group length tells where they begin.
+        offset = 144 + int.from_bytes(meta[_GROUP_LENGTH], "little")
+    elif not syntax or head[offset : offset + 2] == b"\x02\x00":
         raise SyntaxRefusalError("meta-damaged")
     return DataSetStart(offset=offset, transfer_syntax=syntax, explicit=syntax != IMPLICIT_LITTLE, meta=meta)
 

@@ -217,6 +217,16 @@ class IndexStore:
             ).fetchone()[0],
         }
 
+    def census(self) -> dict[str, int]:
+        """Count patients, DICOM studies, series and instances of the present dump."""
+        counted = self._connection.execute(
+            "SELECT count(DISTINCT patient_id || char(0) || patient_name), count(DISTINCT study_instance_uid), "
+            "count(DISTINCT study_instance_uid || char(0) || series_instance_uid), count(DISTINCT sop_instance_uid), "
+            "count(*) FROM instance JOIN file ON id = file WHERE present"
+        ).fetchone()
+        names = ("patients", "dicom_studies", "series", "instances", "dicom_files")
+        return dict(zip(names, counted, strict=True))
+
 
 def write_chunk(path: Path, stamps: Iterable[FileStamp]) -> None:
     """Freeze the list of files that one index chunk will read."""

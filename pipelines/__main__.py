@@ -1,0 +1,178 @@
+"""The `scanward` command: write a study file, look at the installation, tell where a study stands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.base import load_study, now
+from tasks import __version__
+from tasks.errors import ScanwardError, UsageError
+from tasks.files import write_atomically
+from tasks.logs import sentence_for
+from tasks.status import read_status
+from tasks.workspace import Workspace, open_workspace
+
+_PACKAGES = {
+    "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
+    "review": ("Pillow",),
+    "codecs": ("pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
+}
+_NEEDED_FOR = {
+    "core": "SortStudy and DeidentifyStudy",
+    "review": "the pictures of PrepareReview and of the viewer",
+    "codecs": "pictures of compressed images (JPEG 2000, JPEG-LS, RLE)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if all is well, 1 if `doctor` found something missing that is needed, else a fault's own code.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.act(options)
+    except ScanwardError as fault:
+        if options.debug:
+            raise
+        sys.stderr.write(f"{fault}\n")
+        return fault.exit_code
+    except Exception as fault:
+        if options.debug:
+            raise
+        sys.stderr.write(f"{sentence_for(fault)}\n")
+        return ScanwardError.exit_code
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scanward",
+        description="Brain images from the scanner's dump to a reviewed, shareable data set. The work itself is asked "
+        "of Luigi: luigi --module pipelines SortStudy | DeidentifyStudy | PrepareReview --study FILE.toml",
+    )
+    parser.add_argument("--version", action="version", version=f"scanward {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks, which may quote patients")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="write a commented study file to start from")
+    init.add_argument("path", nargs="?", type=Path, default=Path("study.toml"), help="default: study.toml")
+    init.set_defaults(act=_init)
+
+    doctor = commands.add_parser("doctor", help="look at the installation and, with a study, at its folders")
+    doctor.set_defaults(act=_doctor)
+    status = commands.add_parser("status", help="tell where a study stands")
+    status.add_argument("--json", action="store_true", help="print one JSON object for a machine")
+    status.set_defaults(act=_status)
+    for command in (doctor, status):
+        command.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
+        command.add_argument("--dump", metavar="DIR", help="stands in for the key of the study file")
+        command.add_argument("--workspace", metavar="DIR", help="stands in for the key of the study file")
+    return parser
+
+
+def _init(options: argparse.Namespace) -> int:
+    path: Path = options.path
+    if path.exists():
+        raise UsageError(problem=f"{path} is there already.", remedy="Give another name; nothing was changed.")
+    write_atomically(path.absolute(), example_study())
+    sys.stdout.write(f"Wrote {path}. Set `dump` and `workspace` in it, then: scanward doctor --study {path}\n")
+    return 0
+
+
+def example_study() -> bytes:
+    """Return the commented study file that is shipped."""
+    shipped = importlib.resources.files("pipelines") / "example.toml"
+    if shipped.is_file():
+        return shipped.read_bytes()
+    # In a checkout the file stands where sites look for it, and only the wheel carries it in the package.
+    return (Path(__file__).resolve().parent.parent / "configs" / "example.toml").read_bytes()
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    lines: list[tuple[str, str, str]] = [
+        ("ok", "Python", f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"),
+        ("ok", "SQLite", sqlite3.sqlite_version),
+    ]
+    for group, packages in _PACKAGES.items():
+        for package in packages:
+            try:
+                lines.append(("ok", package, importlib.metadata.version(package)))
+            except importlib.metadata.PackageNotFoundError:
+                remedy = f"not installed; needed for {_NEEDED_FOR[group]}: pip install 'scanward[{group}]'"
+                lines.append(("missing" if group == "core" else "optional", package, remedy))
+    if options.study or options.workspace or Path("study.toml").exists():
+        lines += _look_at_study(options)
+    table = Table(box=None, show_header=False)
+    for line in lines:
+        table.add_row(*line)
+    Console(soft_wrap=True).print(table)
+    return 1 if any(state == "missing" for state, _, _ in lines) else 0
+
+
+def _look_at_study(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    settings, workspace = load_study(options.study, options.dump, options.workspace)
+    free = shutil.disk_usage(workspace.root).free
+    same = os.stat(settings.dump).st_dev == os.stat(workspace.root).st_dev
+    placing = "same file system: files are placed by reflink or hard link" if same else "another one: files are copied"
+    return [
+        ("ok", "dump", f"{settings.dump} can be read"),
+        ("ok", "workspace", f"{workspace.root} can be written, {free / 2**30:,.0f} GiB free"),
+        ("ok", "placing", placing),
+    ]
+
+
+def _status(options: argparse.Namespace) -> int:
+    workspace = _existing_workspace(options)
+    status = read_status(workspace)
+    if options.json:
+        sys.stdout.write(json.dumps({"scanward": __version__, "read": now().isoformat(), **status}) + "\n")
+        return 0
+    _print_status(workspace, status)
+    return 0
+
+
+def _existing_workspace(options: argparse.Namespace) -> Workspace:
+    if options.workspace and not options.study:
+        root = Path(options.workspace)
+        if not (root / "identified").is_dir():
+            raise UsageError(problem=f"{root} is no workspace of scanward yet.", remedy="Run SortStudy first.")
+        return open_workspace(root)
+    return load_study(options.study, options.dump, options.workspace)[1]
+
+
+def _print_status(workspace: Workspace, status: dict[str, Any]) -> None:
+    console = Console(soft_wrap=True)
+    console.print(f"Workspace {workspace.root}", highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, count in status["holds"].items():
+        table.add_row(name.replace("_", " "), f"{count:,}")
+    console.print(table)
+    for stage, state in status["stages"].items():
+        if not state:
+            console.print(f"{stage}: not done yet")
+            continue
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in state["counts"].items())
+        console.print(f"{stage} ({state['finished']}): {counts}", highlight=False)
+        for reason, count in state["reasons"].items():
+            console.print(f"  {count:,} x {reason}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
