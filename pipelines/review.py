@@ -1,7 +1,181 @@
-"""x."""
+"""From the export to what a reviewer opens: `PrepareReview`."""
 
-from pipelines.base import StageTask
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+
+from pipelines.base import BOARD, StageTask, StudyTask, say_and_exit
+from pipelines.deidentify import DeidentifyStudy
+from tasks.errors import ManifestError, MissingPackageError
+from tasks.files import make_folder, sweep_temporaries, write_json
+from tasks.receipt import digest_of
+
+if TYPE_CHECKING:
+    from tasks.review.manifest import Entry
+
+MANIFEST_VERSION = 1
+"""Raised when entries or pictures change, so that the next run prepares everything again."""
+
+
+class ReviewChunk(StudyTask):
+    """Describe and picture some series."""
+
+    plan = luigi.Parameter()
+    chunk = luigi.IntParameter()
+
+    @property
+    def list_path(self) -> Path:
+        """The list of series folders, relative to `released/`."""
+        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
+
+    @property
+    def outcome_path(self) -> Path:
+        """Their entries."""
+        return self.list_path.with_suffix(".done.json")
+
+    def complete(self) -> bool:
+        """Tell whether the outcome is written."""
+        return self.outcome_path.exists()
+
+    def work(self) -> None:
+        """Prepare the series."""
+        from tasks.review.prepare import prepare_series  # noqa: PLC0415
+
+        released = self.place.released
+        entries = []
+        for folder in json.loads(self.list_path.read_bytes()):
+            entries.append(prepare_series(released, released / folder, self.place.review).to_json())
+            self.advance("Preparing")
+        write_json(self.outcome_path, entries, mode=0o600)
 
 
 class PrepareReview(StageTask):
-    """x."""
+    """Write the review manifest and a picture of each exported series; pulls in DeidentifyStudy and SortStudy.
+
+    Give --dump DIR and --workspace DIR, or --study FILE.toml.
+    """
+
+    stage = "prepare-review"
+    title = "Prepared"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Known before hours of work are spent on the stages before.
+        if importlib.util.find_spec("PIL") is None:
+            say_and_exit(MissingPackageError(purpose="PrepareReview", package="Pillow", extra="review"))
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # Luigi's
+
+    def requires(self) -> DeidentifyStudy:
+        """Ask for the export."""
+        export: DeidentifyStudy = self.sibling(DeidentifyStudy)
+        return export
+
+    def input_digest(self) -> str:
+        """Name the export."""
+        export = self.requires()
+        receipt = export.receipt()
+        return receipt.output_digest if receipt is not None and export.complete() else ""
+
+    def settings_digest(self) -> str:
+        """Name the form of the manifest."""
+        return digest_of({"manifest": MANIFEST_VERSION})
+
+    @property
+    def manifest_path(self) -> Path:
+        """The review manifest."""
+        return self.place.review / "manifest.json"
+
+    def complete(self) -> bool:
+        """Tell whether the manifest of the present export stands."""
+        return super().complete() and self.manifest_path.exists()
+
+    def work(self) -> Iterator[Any]:
+        """Prepare the series that are new or changed, and merge their entries with those that stand."""
+        from tasks.review.manifest import Entry, merge_entries, write_manifest  # noqa: PLC0415
+
+        make_folder(self.place.review)
+        plan = f"review-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
+        folder = self.place.plans / plan
+        frozen = folder / "frozen"
+        series = self._exported_series()
+        standing = self._standing_entries(series)
+        if not frozen.exists():
+            sweep_temporaries(self.place.review)
+            shutil.rmtree(folder, ignore_errors=True)
+            make_folder(folder, mode=0o700)
+            new = [f"export/{name}" for name in series if name not in standing]
+            size = self.settings.chunks.review_series
+            for chunk, begin in enumerate(range(0, len(new), size)):
+                write_json(folder / f"{chunk:05d}.json", new[begin : begin + size], mode=0o600)
+            BOARD.expect("Preparing", len(new))
+            frozen.touch()
+        chunks = len([path for path in folder.glob("*.json") if not path.name.endswith(".done.json")])
+        yield [self.sibling(ReviewChunk, plan=plan, chunk=chunk) for chunk in range(chunks)]
+
+        fresh = [
+            Entry.from_json(content)
+            for chunk in range(chunks)
+            for content in json.loads((folder / f"{chunk:05d}.done.json").read_bytes())
+        ]
+        replaced = {entry.entry_id for entry in fresh}
+        kept = [entry for entry in standing.values() if entry.entry_id not in replaced]
+        manifest = merge_entries([*fresh, *kept])
+        write_manifest(self.manifest_path, manifest)
+        pictures = {entry.montage for entry in manifest.entries if entry.montage}
+        for picture in (self.place.review / "montage").glob("*.png"):
+            if f"montage/{picture.name}" not in pictures:
+                picture.unlink()
+        self.finish(
+            counts={
+                "series": len(manifest.entries),
+                "prepared_now": len(fresh),
+                "pictures": len(pictures),
+                "with_faults": sum(1 for entry in manifest.entries if entry.faults),
+                "subjects": len({entry.subject for entry in manifest.entries}),
+                "visits": len({(entry.subject, entry.visit) for entry in manifest.entries}),
+            },
+            lists={"manifest": os.fspath(self.manifest_path.relative_to(self.place.root))},
+            output_digest=digest_of([entry.to_json() for entry in manifest.entries]),
+        )
+        for old in self.place.plans.glob("review-*"):
+            shutil.rmtree(old)
+
+    def _exported_series(self) -> dict[str, dict[str, str]]:
+        """List the exported series: folder below the export -> file name -> digest."""
+        from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
+
+        series: dict[str, dict[str, str]] = defaultdict(dict)
+        with Ledger(self.place.identified / "export.db") as ledger:
+            for row in ledger.rows():
+                if not row.reason:
+                    folder, _, name = row.target.rpartition("/")
+                    series[folder][name] = row.digest
+        return dict(sorted(series.items()))
+
+    def _standing_entries(self, series: dict[str, dict[str, str]]) -> dict[str, Entry]:
+        """Read which series the present manifest already describes as they are exported now."""
+        from tasks.review.manifest import read_manifest  # noqa: PLC0415
+
+        receipt = self.receipt()
+        if receipt is None or receipt.settings_digest != self.settings_digest():
+            return {}
+        try:
+            manifest = read_manifest(self.manifest_path)
+        except ManifestError:
+            return {}
+        standing: dict[str, Entry] = {}
+        for entry in manifest.entries:
+            files = {Path(instance.path).name: instance.sha256 for instance in entry.instances}
+            folder = f"{entry.subject}/{entry.visit}/{entry.series}"
+            drawn = entry.montage is None or (self.place.review / entry.montage).exists()
+            if drawn and series.get(folder) == files:
+                standing[folder] = entry
+        return standing

@@ -106,6 +106,9 @@ value for all images of a subject keeps them together."""
 _FOREIGN_GROUPS = frozenset({0x0000, 0x0002, 0x0004, 0xFFFC, 0xFFFE})
 """Commands, file meta information (rebuilt elsewhere), directory records, padding and delimiters: none belong here."""
 
+_PADDING = " \0"
+"""What fills a value to an even length (PS3.5 section 6.2), as readers hand it on."""
+
 _TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UT"})
 _NUMBER_VRS = frozenset({"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -132,7 +135,7 @@ class Surroundings(enum.IntEnum):
     CODE = 1
     """The items of a sequence whose codes come from published lists: code, scheme and meaning are kept."""
     DUMMY = 2
-    """The items of a sequence that only conformance keeps: nothing in it is kept but numbers of levels and items."""
+    """The items of a sequence that is there only because its IOD requires it: of unlisted attributes none is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +331,8 @@ class Profile:
 
         An attribute that the IOD does not name counts as type 3 there, so that a compound code removes it.
         """
-        return _rules(self.options, load_attribute_types().roots.get(sop_class_uid), Surroundings.PLAIN, top=True)
+        root = load_attribute_types().roots.get(sop_class_uid.strip(_PADDING))
+        return _rules(self.options, root, Surroundings.PLAIN, top=True)
 
     def codes(self) -> list[tuple[str, str]]:
         """Return (code value, code meaning), scheme DCM, of exactly what is done, for (0012,0064).
@@ -347,7 +351,7 @@ class Profile:
     def digest(self) -> str:
         """Return SHA-256 over all that decides: options, both tables with their edition, and every action they lead to.
 
-        It changes when an action changes anywhere, also by a younger dictionary, and stays when only words change.
+        It changes when an action changes anywhere, be it by a younger dictionary, and stays when a reason is reworded.
         """
         return _digest(self.options)
 
@@ -572,13 +576,16 @@ def _digest(options: frozenset[Option]) -> str:
     hasher = hashlib.sha256()
     for part in (table.edition, table.digest, types.digest, *sorted(option.column for option in options)):
         hasher.update(part.encode("ascii") + b"\n")
+    for part in (*EXPORTED_CLASSES, *(root for root, _ in _REFUSED_FAMILIES), _SAVED_SCREEN.pattern):
+        hasher.update(part.encode("ascii") + b"\n")
     for kind in (None, "1", "2"):
         for tag, rule in sorted(table.by_tag.items()):
             hasher.update(bytes([_listed_action(rule, tag, kind, options)]))
         for tag in sorted(DicomDictionary.keys() - table.by_tag.keys()):
             vr = _vr_of(tag)
             decided = [_unlisted_action(tag, vr, kind, around, options) for around in Surroundings]
-            hasher.update(tag.to_bytes(4) + bytes(decided))
+            inside = _surroundings_inside(tag, kind, Surroundings.PLAIN, options)
+            hasher.update(tag.to_bytes(4) + bytes([*decided, inside]))
     return hasher.hexdigest()
 
 
@@ -674,18 +681,18 @@ def sop_class_verdict(
         None if it may be exported, else a code of `REFUSAL_REASONS`. Conversion Type stands in the SC Equipment Module
         alone (PS3.3 C.8.6.1), so an image that states one is a secondary capture whatever its class says.
     """
-    uid = sop_class_uid.strip(" \0")
+    uid = sop_class_uid.strip(_PADDING)
     expected = EXPORTED_CLASSES.get(uid)
     if expected is None:
         return _refused_family(uid)
-    if burned_in.strip().upper() == "YES":
+    if burned_in.strip(_PADDING).upper() == "YES":
         return "burned-in-annotation"
-    if conversion_type.strip():
+    if conversion_type.strip(_PADDING):
         return "secondary-capture"
-    values = [re.sub(r"[\s_-]+", " ", value).strip().upper() for value in image_type]
+    values = [re.sub(r"[\s_-]+", " ", value).strip(_PADDING).upper() for value in image_type]
     if any(_SAVED_SCREEN.search(value) for value in values):
         return "screen-save"
-    if modality.strip().upper() not in ("", expected):
+    if modality.strip(_PADDING).upper() not in ("", expected):
         return "modality-mismatch"
     return "overlay-in-pixel-data" if overlay_in_pixels else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +26,28 @@ CHOICES = {"US or SS": "US", "OB or OW": "OW", "US or OW": "OW", "US or SS or OW
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data"
 """What pydicom's own package carries."""
 
-TEXT_SUFFIXES = (".py", ".pyc", ".json", ".md", ".txt")
-"""Files between the data that are not meant to be anything else."""
+_TEXT_SUFFIXES = (".py", ".pyc", ".json", ".md", ".txt")
+
+_LARGE_FOLDER = 20
+_EACH = 7
+
+
+def data_files(root: Path) -> list[Path]:
+    """List the files below a folder but the plain texts among them, sorted."""
+    files = (path for path in root.rglob("*") if path.suffix not in _TEXT_SUFFIXES and not path.name.endswith(".done"))
+    return sorted(path for path in files if path.is_file())
+
+
+def sampled(files: list[Path]) -> list[Path]:
+    """Leave out most of each large folder, whose files are alike: every seventh stays, and all that ends unlike them."""
+    members: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in files:
+        members[path.parent, path.suffix].append(path)
+    return sorted(
+        path
+        for (folder, _), group in members.items()
+        for path in (group[::_EACH] if len(group) > _LARGE_FOLDER and "dcm_qa" in str(folder) else group)
+    )
 
 
 class Row(NamedTuple):
