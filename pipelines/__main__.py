@@ -98,11 +98,7 @@ def _init(options: argparse.Namespace) -> int:
 
 def example_study() -> bytes:
     """Return the commented study file that is shipped."""
-    shipped = importlib.resources.files("pipelines") / "example.toml"
-    if shipped.is_file():
-        return shipped.read_bytes()
-    # In a checkout the file stands where sites look for it, and only the wheel carries it in the package.
-    return (Path(__file__).resolve().parent.parent / "configs" / "example.toml").read_bytes()
+    return (importlib.resources.files("pipelines") / "example.toml").read_bytes()
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields, replace
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tasks.index.row import FileStamp, IndexRow, Reject
 from tasks.index.store import IndexedFile
 from tests.dicom.encoder import Encapsulated, Leaf, Nested, Node
+
+# A deadline would make a test fail because the machine is busy.
+settings.register_profile("scanward", settings(), deadline=None)
+settings.load_profile("scanward")
 
 PUBLIC = {
     0x00080008: "CS",
@@ -28,7 +33,7 @@ PUBLIC = {
     0x0020000D: "UI",
     0x00200013: "IS",
     0x0040A160: "UT",
-    0x00720030: "UN",  # in no dictionary
+    0x00720FF0: "UN",  # in no dictionary
     0x50000000: "UL",
 }
 """Public tags, each with the VR of the standard's dictionary; none where it leaves a choice."""

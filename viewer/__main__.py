@@ -14,18 +14,20 @@ from viewer import commands
 
 _CODES = """\
 exit codes:
-  0  everything is well
-  2  the command line cannot be understood
-  4  the work was done; some series have faults or cannot be shown
-  6  the manifest cannot be used
-  7  a package is missing
-  others as listed in the README
+  0    everything is well
+  1    a fault of the program itself
+  2    the command line cannot be understood
+  4    the work was done; some series have faults or cannot be shown
+  5    a folder cannot be written
+  6    the manifest cannot be used
+  7    a package is missing
+  130  stopped by hand
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="viewer",
+        prog="python -m viewer",
         description="Look at what PrepareReview made: the series that a review manifest lists.",
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

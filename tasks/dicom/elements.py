@@ -180,7 +180,8 @@ def walk(data: bytes, start: int = 0, end: int | None = None, *, explicit: bool)
                 value += 4
                 vr = _VR_TEXT[code]
                 if vr == "UN":
-                    vr = _find_vr(tag, level, length)
+                    # UN of undefined length is a sequence whatever its tag (PS3.5 section 6.2.2).
+                    vr = "SQ" if length == _NO_LENGTH else _find_vr(tag, level, length)
             elif code in SHORT_LENGTH_VRS:
                 vr = _VR_TEXT[code]
             elif group == 0xFFFE:
@@ -205,7 +206,9 @@ def walk(data: bytes, start: int = 0, end: int | None = None, *, explicit: bool)
 
         if length == _NO_LENGTH:
             if vr == "UN":
-                if not is_explicit and not _begins_item(data, value, limit):
+                if value + 4 > limit:
+                    raise WalkError("truncated" if limit == stop else "length-past-end", position)
+                if data[value : value + 4] != b"\xfe\xff\x00\xe0":
                     raise WalkError("undefined-length", position)
                 vr = "SQ"
             if vr != "SQ":
@@ -365,10 +368,6 @@ def _looks_explicit(data: bytes, item: int, limit: int) -> bool:
     return 0x41 <= one <= 0x5A and 0x41 <= other <= 0x5A
 
 
-def _begins_item(data: bytes, value: int, limit: int) -> bool:
-    return value + 4 <= limit and data[value : value + 4] == b"\xfe\xff\x00\xe0"
-
-
 def _fragments_end(data: bytes, value: int, limit: int) -> int:
     """Return where the delimiter of encapsulated pixel data stands, going from fragment to fragment by length."""
     position = value
@@ -394,8 +393,11 @@ def _find_vr(tag: int, level: _Level, length: int) -> str:
     group = tag >> 16
     number = tag & 0xFFFF
     if group & 1:
+        if length == _NO_LENGTH:
+            # Only its items tell what it is; private dictionaries have it wrong now and then.
+            return "UN"
         return _private_vr(tag, level) if level.creators or number <= 0xFF else "UN"
-    if level.explicit and length != _NO_LENGTH and length >= 0xFFFF:
+    if level.explicit and length >= 0xFFFF:
         # A value too long for the two-byte length its VR would need is UN on purpose (PS3.5 section 6.2.2, note 2).
         return "UN"
     vr = _known_vr.get(tag)
