@@ -11,7 +11,7 @@ import datetime as dt
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import pydicom
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.multival import MultiValue
 
 FINDINGS = {
     "age": "An age above 89 years stands in the export.",
@@ -341,9 +342,9 @@ def _texts(element: DataElement) -> list[str]:
     value = element.value
     if value is None:
         return [""]
-    if isinstance(value, str) or not isinstance(value, Iterable) or isinstance(value, bytes):
-        value = [value]
-    return [str(part).strip(" \0") for part in value] or [""]
+    # A PersonName is iterable, too, letter by letter: only true lists are several values.
+    parts = value if isinstance(value, list | MultiValue) else [value]
+    return [str(part).strip(" \0") for part in parts] or [""]
 
 
 def _short(element: DataElement) -> list[str]:

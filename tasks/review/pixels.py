@@ -18,14 +18,20 @@ import pydicom
 import pydicom.config
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from tasks.review.finding import Finding, finding
-from tasks.review.plane import frame_count, items, number, texts
+from tasks.review.plane import frame_count, items, number, texts, uid_text
 
 LARGEST_INSTANCE = 1 << 33
 """An instance whose decoded pixels would need more bytes than this is refused: its header is damaged."""
@@ -53,6 +59,7 @@ READING_FAULTS = (
     RuntimeError,
     AssertionError,
     struct.error,
+    BytesLengthException,
 )
 """What pydicom and its decoders raise on damaged input."""
 
@@ -150,9 +157,16 @@ def read_header(path: Path) -> tuple[Dataset, int] | Finding:
             dataset = pydicom.dcmread(stream, stop_before_pixels=True)
             return dataset, stream.tell()
     except OSError as fault:
+        if fault.errno is None:  # pydicom's own, about what is in the file
+            return finding("not-dicom", f"{path.name} cannot be read as DICOM ({type(fault).__name__}).", [path.name])
         return finding("unreadable", f"{path.name} cannot be opened ({fault.strerror}).", [path.name])
     except READING_FAULTS as fault:
         return finding("not-dicom", f"{path.name} cannot be read as DICOM ({type(fault).__name__}).", [path.name])
+
+
+def transfer_syntax(dataset: Dataset) -> str:
+    """Return the UID of a file's transfer syntax; empty if it is not stated or is no UID."""
+    return uid_text(dataset.file_meta, "TransferSyntaxUID")
 
 
 def pixel_format(path: Path, dataset: Dataset, offset: int) -> PixelFormat | Finding:
@@ -166,7 +180,7 @@ def pixel_format(path: Path, dataset: Dataset, offset: int) -> PixelFormat | Fin
     rows, columns, frames = number(dataset, "Rows"), number(dataset, "Columns"), frame_count(dataset)
     bits = number(dataset, "BitsAllocated")
     photometric = texts(dataset, "PhotometricInterpretation")
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    syntax = transfer_syntax(dataset) or str(ImplicitVRLittleEndian)
     element, start, length = _pixel_element(path, dataset, offset, syntax)
     name = path.name
     if not element:
@@ -228,7 +242,7 @@ def _pixel_element(path: Path, dataset: Dataset, offset: int, syntax: str) -> tu
     if tag in _ELEMENTS:
         return _ELEMENTS[tag], offset + 12, None
     # A deflated data set is only readable as a whole, so whether pixels follow shows when they are decoded.
-    return ("PixelData" if UID(syntax).is_deflated else ""), 0, None
+    return ("PixelData" if syntax == DeflatedExplicitVRLittleEndian else ""), 0, None
 
 
 def _rescales(dataset: Dataset, frames: int) -> tuple[tuple[float, float], ...]:
@@ -267,33 +281,40 @@ def decode(path: Path, described: PixelFormat) -> NDArray[Any] | Finding:
     """
     name = path.name
     try:
-        if described.is_native and described.samples == 1 and described.bits_allocated in (8, 16, 32, 64):
-            stored = _read_native(path, described)
-        else:
-            decoder = None if described.length is not None else _decoder_missing(described.transfer_syntax)
-            if decoder:
-                return finding(
-                    "codec-missing", f"{name} needs a decoder for {decoder}, which is not installed.", [name]
-                )
-            with quiet_pydicom():
-                stored = pixel_array(path, raw=False)
-        if isinstance(stored, Finding):
-            return stored
-        if described.photometric == "PALETTE COLOR":
-            header = read_header(path)
-            if isinstance(header, Finding):
-                return header
-            stored = _with_palette(header[0], stored)
+        with quiet_pydicom():
+            stored = _stored(path, described)
+            if isinstance(stored, Finding):
+                return stored
+            shape: tuple[int, ...] = (described.frames, described.rows, described.columns)
+            if described.is_colour:
+                shape = (*shape, 3)
+                if stored.dtype != np.uint8:
+                    stored = (stored >> max(0, described.bits_stored - 8)).astype(np.uint8)
     except READING_FAULTS as fault:
         return finding("undecodable-pixels", f"{name} cannot be decoded ({type(fault).__name__}).", [name])
-    shape: tuple[int, ...] = (described.frames, described.rows, described.columns)
-    if described.is_colour:
-        shape = (*shape, 3)
-        if stored.dtype != np.uint8:
-            stored = (stored >> max(0, described.bits_stored - 8)).astype(np.uint8)
     if stored.size != math.prod(shape):
         return finding("undecodable-pixels", f"{name} decodes to another size than its header states.", [name])
     return stored.reshape(shape)
+
+
+def _stored(path: Path, described: PixelFormat) -> NDArray[Any] | Finding:
+    if described.is_native and described.samples == 1:
+        stored = _read_native(path, described) if described.bits_allocated >= 8 else pixel_array(path, raw=False)
+    else:
+        missing = None if described.length is not None else _decoder_missing(described.transfer_syntax)
+        if missing:
+            text = f"{path.name} needs a decoder for {missing}, which is not installed."
+            return finding("codec-missing", text, [path.name])
+        # Given a path, pydicom looks for the pixels in the file, where a deflated data set does not show them.
+        deflated = described.transfer_syntax == DeflatedExplicitVRLittleEndian
+        stored = pixel_array(pydicom.dcmread(path) if deflated else path, raw=False)
+    if isinstance(stored, Finding) or described.photometric != "PALETTE COLOR":
+        return stored
+    header = read_header(path)
+    if isinstance(header, Finding):
+        return header
+    coloured = apply_color_lut(stored, header[0])
+    return coloured if coloured.dtype == np.uint8 else (coloured >> 8).astype(np.uint8)
 
 
 def _decoder_missing(syntax: str) -> str:
@@ -331,12 +352,6 @@ def _read_array(stream: BinaryIO, offset: int, kind: np.dtype[Any], count: int) 
         return None
     stream.seek(offset)
     return np.fromfile(stream, dtype=kind, count=count)
-
-
-def _with_palette(dataset: Dataset, stored: NDArray[Any]) -> NDArray[Any]:
-    with quiet_pydicom():
-        coloured = apply_color_lut(stored, dataset)
-    return coloured if coloured.dtype == np.uint8 else (coloured >> 8).astype(np.uint8)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

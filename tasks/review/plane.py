@@ -7,6 +7,7 @@ mosaic. Reading is forgiving: a value that is missing, malformed or impossible i
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 
 Vector = tuple[float, float, float]
 """A point or direction in the patient, in LPS millimetres (+x to the left, +y to the back, +z to the head)."""
@@ -32,7 +34,20 @@ LARGEST_NUMBER = 1e12
 MOST_FRAMES = 65_536
 """More frames than this in one instance are a damaged header, not a picture."""
 
-_ATTRIBUTE_FAULTS = (AttributeError, KeyError, TypeError, ValueError, OverflowError, IndexError, NotImplementedError)
+_ATTRIBUTE_FAULTS = (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    IndexError,
+    NotImplementedError,
+    EOFError,
+    OSError,
+    RecursionError,
+    struct.error,
+    BytesLengthException,
+)
 # What pydicom raises when a raw value cannot be turned into its type.
 
 
@@ -149,6 +164,13 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
         return ()
     values = (value,) if isinstance(value, str) else value
     return tuple(str(one).strip().upper() for one in values) if isinstance(values, Iterable) else ()
+
+
+def uid_text(dataset: Dataset, keyword: str) -> str:
+    """Read a UID; empty if missing or made of anything but digits and points (PS3.5 section 9.1)."""
+    values = texts(dataset, keyword)
+    text = values[0] if values else ""
+    return text if len(text) <= 64 and not set(text) - set("0123456789.") else ""
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

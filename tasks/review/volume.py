@@ -15,7 +15,16 @@ from pydicom.dataset import Dataset
 
 from tasks.review.finding import Finding, finding
 from tasks.review.geometry import Arrangement, Geometry, arrange_planes
-from tasks.review.pixels import PixelFormat, decode, pixel_format, quiet_pydicom, read_header, rescale, value_type
+from tasks.review.pixels import (
+    PixelFormat,
+    decode,
+    pixel_format,
+    quiet_pydicom,
+    read_header,
+    rescale,
+    transfer_syntax,
+    value_type,
+)
 from tasks.review.plane import (
     MosaicGrid,
     Plane,
@@ -28,6 +37,7 @@ from tasks.review.plane import (
     planes_in,
     settle_grid,
     texts,
+    uid_text,
 )
 
 
@@ -239,13 +249,11 @@ def read_series(paths: Iterable[Path]) -> Series:
 
 
 def _instance(path: Path, dataset: Dataset, offset: int) -> Instance:
-    classes = texts(dataset, "SOPClassUID")
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
     pixels = pixel_format(path, dataset, offset)
     return Instance(
         path=path,
-        sop_class=classes[0] if classes else "",
-        transfer_syntax=syntax,
+        sop_class=uid_text(dataset, "SOPClassUID"),
+        transfer_syntax=transfer_syntax(dataset),
         acquisition=_acquisition(dataset),
         pixels=pixels,
         grid=mosaic_grid(dataset) if is_mosaic(dataset) and not isinstance(pixels, Finding) else None,

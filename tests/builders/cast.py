@@ -61,7 +61,7 @@ CAST = (
         department="Imaging 1",
         referrer="Synthetic^Physician^One",
         scanner=Scanner(
-            manufacturer="SIEMENS", model="Synthetic V 3T", software="syngo synthetic E11", uid_style="stamped"
+            manufacturer="SIEMENS", model="DEMO V 3T", software="syngo demo E11", uid_style="stamped"
         ),
         first_visit=datetime.date(2018, 9, 4),
         months=(0, 6, 12),
@@ -82,7 +82,7 @@ CAST = (
         referrer="Gosei^Ishi=合成^医師=ごうせい^いし",
         scanner=Scanner(
             manufacturer="GE MEDICAL SYSTEMS",
-            model="SYNTHETIC MR750",
+            model="DEMO MR750",
             software="27\\LX\\MR Software release:SYN27",
             uid_style="serial",
             transfer_syntax=pydicom.uid.ImplicitVRLittleEndian,
@@ -108,8 +108,8 @@ CAST = (
         referrer="Συνθετικός^Ιατρός",
         scanner=Scanner(
             manufacturer="Philips Medical Systems",
-            model="Synthetic Ingenia",
-            software="5.4.0-synthetic",
+            model="DEMO Ingenia",
+            software="5.4.0-demo",
             uid_style="random",
             rescale_slope=1.75,
         ),
@@ -133,8 +133,8 @@ CAST = (
         referrer="Synthétique^Médecin",
         scanner=Scanner(
             manufacturer="Siemens Healthineers",
-            model="Synthetic XA 3T",
-            software="syngo synthetic XA30",
+            model="DEMO XA 3T",
+            software="syngo demo XA30",
             uid_style="stamped",
             preamble_tells=True,
         ),
@@ -157,7 +157,7 @@ CAST = (
         referrer="Hecheng^Yishi=合成^醫師",
         scanner=Scanner(
             manufacturer="GE MEDICAL SYSTEMS",
-            model="SYNTHETIC PREMIER",
+            model="DEMO PREMIER",
             software="29\\LX\\MR Software release:SYN29",
             uid_style="serial",
             signed=True,

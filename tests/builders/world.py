@@ -62,7 +62,7 @@ def make_instance(patient: int = 1, study: int = 1, series: int = 1, instance: i
     dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"{clock:%H%M%S}"
     dataset.AccessionNumber = f"ACC{patient:03d}{study:03d}"
     dataset.Modality = "MR"
-    dataset.Manufacturer = "SYNTHETIC"
+    dataset.Manufacturer = "WORLD MAKER"
     dataset.InstitutionName = f"Synthetic Institution {patient}"
     dataset.ReferringPhysicianName = f"Synthetic^Referrer{patient}"
     dataset.StationName = f"SYNWORLD{patient}"

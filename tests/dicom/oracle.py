@@ -34,7 +34,7 @@ _EACH = 7
 
 def data_files(root: Path) -> list[Path]:
     """List the files below a folder but the plain texts among them, sorted."""
-    files = (path for path in root.rglob("*") if path.suffix not in _TEXT_SUFFIXES and not path.name.endswith(".done"))
+    files = (path for path in root.rglob("*") if path.suffix not in _TEXT_SUFFIXES and path.name[0] != ".")
     return sorted(path for path in files if path.is_file())
 
 
@@ -170,7 +170,7 @@ def spans(elements: list[Element], size: int) -> str:
             return f"{element} ends before it begins"
         if element.start < position:
             return f"{element} overlaps the one before"
-        del parents[2 * element.depth + (element.tag == ITEM) :]
+        del parents[2 * element.depth + (element.tag in (ITEM, ITEM_END, SEQUENCE_END)) :]
         if any(UNDEFINED < parent < max(element.value, element.end) for parent in parents):
             return f"{element} reaches out of what holds it"
         container = element.vr == "SQ" or element.tag == ITEM
