@@ -282,54 +282,68 @@ def pick(
         As `walk`, and with "out-of-order" when a tag is lower than the one before: then nothing says that the head
         holds everything of interest.
     """
+    return pick_and_stop(fetch, size, start, explicit=explicit, wanted=wanted, last=last, head=head)[0]
+
+
+def pick_and_stop(
+    fetch: Fetch, size: int, start: int, *, explicit: bool, wanted: Container[int], last: int, head: bytes = b""
+) -> tuple[dict[int, bytes], int]:
+    """Do what `pick` does, and return also the offset of the first element that was not looked at."""
     found: dict[int, bytes] = {}
     window, base = (head, 0) if start < len(head) else (fetch(start, _WINDOW), start)
-    reach = base + len(window)
-    position = start
+    # Inside the loop offsets count from the window's beginning: it runs a hundred times a file, a hundred thousand
+    # files a dump, so each line in it is worth seconds.
+    at = start - base
+    edge = len(window) - 12
     before = -1
-    explicit_head, implicit_head, long_length = _explicit_head, _implicit_head, _long_length
-    while position < size:
-        if position + 12 > reach:
+    explicit_head, implicit_head, short, long = _explicit_head, _implicit_head, SHORT_LENGTH_VRS, LONG_LENGTH_VRS
+    while True:
+        if at > edge:
+            position = base + at
             if position + 8 > size:
-                raise WalkError("trailing-bytes", position)
-            window, base = fetch(position, _WINDOW), position
-            reach = base + len(window)
-            if position + 8 > reach:
+                if position == size:
+                    break
+                raise WalkError("truncated" if position > size else "trailing-bytes", min(position, size))
+            window, base, at = fetch(position, _WINDOW), position, 0
+            edge = len(window) - 12
+            if len(window) < 8:
                 raise WalkError("truncated", position)
-        at = position - base
         if explicit:
             group, number, code, length = explicit_head(window, at)
             tag = group << 16 | number
             if tag > last:
                 break
-            if code in SHORT_LENGTH_VRS:
-                value = position + 8
-            elif code in LONG_LENGTH_VRS:
-                if position + 12 > reach:
-                    raise WalkError("truncated", position)
-                (length,) = long_length(window, at + 8)
-                value = position + 12
+            if code in short:
+                value = at + 8
+            elif code in long:
+                if at + 12 > len(window):
+                    raise WalkError("truncated", base + at)
+                (length,) = _long_length(window, at + 8)
+                value = at + 12
             else:
-                raise WalkError("unknown-vr", position)
+                raise WalkError("unknown-vr", base + at)
         else:
             group, number, length = implicit_head(window, at)
             tag = group << 16 | number
             if tag > last:
                 break
-            value = position + 8
+            value = at + 8
         if tag < before:
-            raise WalkError("out-of-order", position)
+            raise WalkError("out-of-order", base + at)
         before = tag
         if length == _NO_LENGTH:
-            position = _step_over(fetch, size, position, explicit=explicit)
+            at = _step_over(fetch, size, base + at, explicit=explicit) - base
             continue
         finish = value + length
-        if finish > size:
-            raise WalkError("truncated", position)
         if tag in wanted:
-            found[tag] = window[value - base : finish - base] if finish <= reach else fetch(value, length)
-        position = finish
-    return found
+            if finish > edge + 12:
+                if base + finish > size:
+                    raise WalkError("truncated", base + at)
+                found[tag] = fetch(base + value, length)
+            else:
+                found[tag] = window[value:finish]
+        at = finish
+    return found, base + at
 
 
 def _step_over(fetch: Fetch, size: int, position: int, *, explicit: bool) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.dicom.elements import WalkError, walk
+from tasks.dicom.elements import WalkError, pick_and_stop
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -20,6 +20,7 @@ MEDIA_STORAGE_SOP_CLASS = 0x00020002
 MEDIA_STORAGE_SOP_INSTANCE = 0x00020003
 TRANSFER_SYNTAX = 0x00020010
 _GROUP_LENGTH = 0x00020000
+_META_TAGS = frozenset({_GROUP_LENGTH, MEDIA_STORAGE_SOP_CLASS, MEDIA_STORAGE_SOP_INSTANCE, TRANSFER_SYNTAX})
 
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 """The SOP class of a DICOMDIR."""
@@ -55,7 +56,7 @@ class DataSetStart:
     explicit
         Whether the data set is in explicit VR.
     meta
-        The file meta information: tag to raw value.
+        Of the file meta information what names class, instance and syntax: tag to raw value.
     """
 
     offset: int
@@ -98,22 +99,23 @@ def read_meta(head: bytes) -> DataSetStart:
     """
     if head[128:132] != b"DICM":
         raise SyntaxRefusalError("no-preamble" if _may_begin_data_set(head) else "not-dicom")
-    meta: dict[int, bytes] = {}
-    offset = len(head)
     try:
-        for element in walk(head, 132, explicit=True):
-            if element.tag >> 16 != 2 and element.depth == 0:
-                offset = element.start
-                break
-            meta[element.tag] = bytes(head[element.value : element.end])
+        meta, offset = pick_and_stop(
+            lambda offset, amount: head[offset : offset + amount],
+            len(head),
+            132,
+            explicit=True,
+            wanted=_META_TAGS,
+            last=0x0002FFFF,
+            head=head,
+        )
     except WalkError as fault:
-        # The walk breaks where an implicit or deflated data set begins, or where the head was cut.
-        offset = fault.offset
+        raise SyntaxRefusalError("meta-damaged") from fault
     syntax = meta.get(TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
     if syntax in _DEFLATED and len(meta.get(_GROUP_LENGTH, b"")) == 4:
         # Deflated bytes may look like anything, so here only the group length tells where they begin.
         offset = 144 + int.from_bytes(meta[_GROUP_LENGTH], "little")
-    elif not syntax or head[offset : offset + 2] == b"\x02\x00":
+    elif not syntax:
         raise SyntaxRefusalError("meta-damaged")
     return DataSetStart(offset=offset, transfer_syntax=syntax, explicit=syntax != IMPLICIT_LITTLE, meta=meta)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import struct
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from tasks.dicom import elements
 from tasks.dicom.elements import WalkError, walk
 from tasks.dicom.syntax import EXPLICIT_LITTLE, IMPLICIT_LITTLE, SyntaxRefusalError, read_start
-from tests.builders.world import make_instance
 from tests.dicom.encoder import ITEM_END_BYTES, SEQUENCE_END_BYTES, Encapsulated, Leaf, Nested, Node, encode, write_meta
 from tests.dicom.oracle import PYDICOM_FILES
 
@@ -34,6 +33,9 @@ _FILES = (
 """Small files of pydicom's package, each of another kind; the last but three go the slow path."""
 
 _LENGTHS = (0, 1, 2, 3, 7, 0x7FFF, 0xFFFE, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
+_STEPS_AN_ELEMENT = 500
+"""Lines of the walker an element of eight bytes may cost: some forty, and a look at each of 128 open containers."""
+
 _VRS = (b"OB", b"SQ", b"UN", b"UT", b"LO", b"PN", b"US", b"ZZ", b"\0\0", b"sq")
 _STRAY = (ITEM_END_BYTES, SEQUENCE_END_BYTES, b"\xfe\xff\0\xe0\0\0\0\0", b"\xfe\xff\0\xe0\xff\xff\xff\xff")
 
@@ -112,23 +114,44 @@ def mutate(files: dict[str, bytes], number: int) -> tuple[str, bytes]:
     return " ".join(done), bytes(data)
 
 
-_known_heads: dict[bytes, list[int]] = {}
-
-
+@functools.cache
 def _heads(data: bytes) -> list[int]:
     """List where elements begin, as far as the walker can tell."""
-    if data not in _known_heads:
-        found: list[int] = []
-        try:
-            start = read_start(data)
-            for element in walk(data, 132, explicit=True):
-                found.append(element.start)  # noqa: PERF401 - what came before a fault is wanted
-        except (WalkError, SyntaxRefusalError):
-            pass
-        try:
-            for element in walk(data, start.offset, explicit=start.explicit):
-                found.append(element.start)  # noqa: PERF401
-        except (WalkError, UnboundLocalError):
-            pass
-        _known_heads[data] = found
-    return _known_heads[data]
+    found = list(_starts(data, 132, explicit=True))
+    with contextlib.suppress(SyntaxRefusalError):
+        start = read_start(data)
+        found += _starts(data, start.offset, explicit=start.explicit)
+    return found
+
+
+def _starts(data: bytes, start: int, *, explicit: bool) -> Iterator[int]:
+    with contextlib.suppress(WalkError):
+        for element in walk(data, start, explicit=explicit):
+            yield element.start
+
+
+class OverBudgetError(Exception):
+    """The walker did more steps than its input can ask for."""
+
+
+@contextlib.contextmanager
+def step_budget(size: int) -> Iterator[None]:
+    """Stop the walker when it does more steps than a stream of so many bytes allows: a hang is seen without a clock."""
+    left = _STEPS_AN_ELEMENT * (size // 8 + 16)
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            raise OverBudgetError
+        return count
+
+    def choose(frame: FrameType, event: str, argument: Any) -> Any:
+        return count if frame.f_code.co_filename == elements.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(choose)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
