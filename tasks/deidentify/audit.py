@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom._uid_dict import UID_dictionary
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 FINDINGS = {
     "age": "An age above 89 years stands in the export.",
@@ -82,6 +83,12 @@ _HARVESTED_VRS = frozenset({None, "DA", "DT", "PN", "SQ", "UI"})
 """VRs whose values identify wherever they stand; None is a VR that the syntax leaves out."""
 
 _BINARY_VRS = frozenset({"OB", "OW", "UN"})
+_PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+"""Pixel Data, Float Pixel Data, Double Float Pixel Data: compared apart, and not searched."""
+
+_UNDIVIDED_VRS = frozenset({"LT", "ST", "UR", "UT"})
+"""Text VRs in which a backslash is a letter (PS3.5 table 6.2-1)."""
+
 _DATE = re.compile(r"(?<!\d)(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
 _SHORTEST_SEARCHED = 4
 """Characters below which a text is too common to be searched inside others; it is then compared with whole values."""
@@ -145,6 +152,7 @@ class _Audit:
         self._after = after
         self._export = export
         self._expected = expected
+        self._source_is_little_endian = before.original_encoding[1] is not False
         self._old = dict(_flatten(before, private_vrs=_HARVESTED_VRS))
         self._new = dict(_flatten(after))
 
@@ -197,25 +205,31 @@ class _Audit:
             old = self._old.get(place)
             if old is None:
                 yield "extra-element"
-                continue
-            if element.VR == "UI":
+            elif element.vr == "UI":
                 yield from _compare_uids(old, element, stands_for)
-            elif element.VR in ("DA", "DT"):
+            elif element.vr in ("DA", "DT"):
                 yield from self._compare_dates(old, element)
-            elif element.VR == "AS":
-                yield from (_age_finding(text) for text in _texts(element) if _age_finding(text))
-            elif (
-                element.VR in _TEXT_VRS
-                and _texts(element) != _texts(old)
-                and not set(_texts(element)) <= _WRITTEN_TEXTS
-            ):
+            elif element.vr == "AS":
+                yield from (_age_finding(text) for text in element.texts if _age_finding(text))
+            elif not self._is_kept_or_hidden(old, element):
                 yield "value"
         if len(set(stands_for.values())) != len(stands_for):
             yield "uid"
 
-    def _compare_dates(self, old: DataElement, new: DataElement) -> Iterator[str]:
+    def _is_kept_or_hidden(self, old: _Piece, new: _Piece) -> bool:
+        """Tell whether a value is the source's, to the byte, or one that says nothing."""
+        if new.vr == "SQ" or new.tag in _PIXELS or (new.raw is not None and new.raw == old.raw):
+            return True
+        if new.raw is not None and not new.raw.strip(b"\0 "):
+            return True
+        if new.vr in _TEXT_VRS or new.vr in ("DS", "IS", "TM"):
+            return set(new.texts) <= _WRITTEN_TEXTS or new.texts == old.texts
+        # The bytes may differ where the source's byte order was another; then the numbers have to be the same.
+        return new.raw is None or (not self._source_is_little_endian and bool(np.all(new.value == old.value)))
+
+    def _compare_dates(self, old: _Piece, new: _Piece) -> Iterator[str]:
         shift = dt.timedelta(days=self._expected.shift_days)
-        for was, now in zip(_texts(old), _texts(new), strict=False):
+        for was, now in zip(old.texts, new.texts, strict=False):
             if now in _WRITTEN_TEXTS:
                 continue
             try:
@@ -233,22 +247,22 @@ class _Audit:
         moved = {_shifted(date, self._expected.shift_days) for date in dates}
         texts: list[str] = []
         for place, element in self._new.items():
-            if place in ((0x00100010,), (0x00100020,)) or element.tag in (0x7FE00010, 0x7FE00008, 0x7FE00009):
+            if place in ((0x00100010,), (0x00100020,)) or element.tag in _PIXELS:
                 continue
-            if element.VR == "UI":
-                if any(uid in uids for uid in _texts(element)):
+            if element.vr == "UI":
+                if any(uid in uids for uid in element.texts):
                     yield "uid"
-            elif element.VR in _TEXT_VRS:
-                texts += _texts(element)
-            elif element.VR in _BINARY_VRS and isinstance(element.value, bytes):
-                texts += [element.value.decode("latin-1"), element.value.decode("utf-16-le", "ignore")]
+            elif element.vr in _TEXT_VRS:
+                texts += element.texts
+            elif element.vr in _BINARY_VRS and element.raw:
+                texts += [element.raw.decode("latin-1"), element.raw.decode("utf-16-le", "ignore")]
         whole = "\n".join(texts)
         folded = whole.casefold()
         found_dates = {"".join(match.groups()) for match in _DATE.finditer(whole)}
         if (found_dates & dates) - moved:
             yield "date"
         # Defined terms (CS) are left out: "M" or "MR" as a part of a name says nothing where the standard writes it.
-        values = {text.casefold() for element in self._new.values() if element.VR != "CS" for text in _short(element)}
+        values = {text.casefold() for element in self._new.values() if element.vr != "CS" for text in _short(element)}
         for identifier in identifiers:
             if len(identifier) < _SHORTEST_SEARCHED:
                 if identifier in values and not identifier.isdigit():
@@ -268,22 +282,22 @@ class _Audit:
         uids = set(self._expected.uids)
         dates: set[str] = set()
         for place, element in self._old.items():
-            if element.VR == "PN":
-                for name in _texts(element):
+            if element.vr == "PN":
+                for name in element.texts:
                     identifiers |= {part.casefold() for part in name_parts(name)}
             elif place[-1] in _IDENTIFYING:
-                identifiers |= {text.casefold() for text in _texts(element)}
-            elif element.VR == "UI":
-                uids |= {uid for uid in _texts(element) if uid not in UID_dictionary}
-            elif element.VR in ("DA", "DT"):
-                dates |= {"".join(match.groups()) for text in _texts(element) for match in _DATE.finditer(text)}
+                identifiers |= {text.casefold() for text in element.texts}
+            elif element.vr == "UI":
+                uids |= {uid for uid in element.texts if uid not in UID_dictionary}
+            elif element.vr in ("DA", "DT"):
+                dates |= {"".join(match.groups()) for text in element.texts for match in _DATE.finditer(text)}
         uids |= {str(self._before.file_meta.get("MediaStorageSOPInstanceUID", ""))} if self._before.file_meta else set()
         pseudonym = self._expected.pseudonym.casefold()
         identifiers = {text.strip() for text in identifiers} - {"", pseudonym} - set(_COMMON)
         return identifiers, uids - {""}, dates - {"19000101"}
 
     def _bytes_without_pixels(self) -> bytes:
-        for tag in (0x7FE00010, 0x7FE00008, 0x7FE00009):
+        for tag in _PIXELS:
             if tag in self._after:
                 raw: Any = self._after.get_item(tag)
                 value = raw.value
@@ -297,7 +311,7 @@ class _Audit:
             old, new = self._before.get(name), self._after.get(name)
             if old == new:
                 continue
-            if old is None or new is None or self._before.original_encoding[1] is not False:
+            if old is None or new is None or self._source_is_little_endian:
                 return False
             # A big-endian source was written anew: then the numbers have to be the same.
             if not np.array_equal(self._before.pixel_array, self._after.pixel_array):
@@ -318,43 +332,69 @@ def name_parts(name: str) -> set[str]:
     return {part for part in parts | {name, name.replace("^", " ").strip()} if len(part) > 1}
 
 
+class _Piece:
+    """One element as it stands, decoded no further than a question needs: decoding is what takes the time."""
+
+    __slots__ = ("_dataset", "_texts", "raw", "tag", "vr")
+
+    def __init__(self, dataset: Dataset, tag: BaseTag) -> None:
+        item: Any = dataset.get_item(tag)
+        raw = isinstance(item, RawDataElement)
+        self._dataset = dataset
+        self.tag = tag
+        self._texts: list[str] | None = None
+        self.raw: bytes | None = (item.value or b"") if raw else None
+        self.vr: str = item.VR if item.VR not in (None, "UN") else dataset[tag].VR
+
+    @property
+    def value(self) -> Any:
+        """The value as pydicom decodes it."""
+        return self._dataset[self.tag].value
+
+    @property
+    def texts(self) -> list[str]:
+        """The values as texts, without padding; one empty text if there is none."""
+        if self._texts is None:
+            raw = self.raw
+            if raw is not None and raw.isascii() and b"\x1b" not in raw:
+                text = raw.decode("ascii")
+                parts: list[Any] = [text] if self.vr in _UNDIVIDED_VRS else text.split("\\")
+            else:
+                value = self.value
+                # A PersonName is iterable, too, letter by letter: only true lists are several values.
+                parts = list(value) if isinstance(value, list | MultiValue) else [value]
+            self._texts = [str("" if part is None else part).strip(" \0") for part in parts] or [""]
+        return self._texts
+
+
 def _flatten(
     dataset: Dataset, place: tuple[int, ...] = (), *, private_vrs: frozenset[str | None] | None = None
-) -> Iterator[tuple[tuple[int, ...], DataElement]]:
+) -> Iterator[tuple[tuple[int, ...], _Piece]]:
     """Yield every element with its place: the tags and item numbers (zero-based) that lead to it.
 
-    With `private_vrs`, only those private elements whose VR is among them: decoding all the others takes most of the
-    time, and none of them is ever exported.
+    With `private_vrs`, only those private elements whose VR is among them: none of the others is ever exported, and
+    none tells more of the patient.
     """
     for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over elements, not over its keys
         number = int(tag)
         if private_vrs is not None and number >> 16 & 1 and dataset.get_item(tag).VR not in private_vrs:
             continue
-        element = dataset[tag]
+        piece = _Piece(dataset, tag)
         here = (*place, number)
-        yield here, element
-        if element.VR == "SQ":
-            for item_number, item in enumerate(element.value):
+        yield here, piece
+        if piece.vr == "SQ":
+            for item_number, item in enumerate(piece.value):
                 yield from _flatten(item, (*here, item_number), private_vrs=private_vrs)
 
 
-def _texts(element: DataElement) -> list[str]:
-    value = element.value
-    if value is None:
-        return [""]
-    # A PersonName is iterable, too, letter by letter: only true lists are several values.
-    parts = value if isinstance(value, list | MultiValue) else [value]
-    return [str(part).strip(" \0") for part in parts] or [""]
-
-
-def _short(element: DataElement) -> list[str]:
-    if element.VR not in _TEXT_VRS:
+def _short(piece: _Piece) -> list[str]:
+    if piece.vr not in _TEXT_VRS:
         return []
-    return [text for text in _texts(element) if len(text) < _SHORTEST_SEARCHED]
+    return [text for text in piece.texts if len(text) < _SHORTEST_SEARCHED]
 
 
-def _compare_uids(old: DataElement, new: DataElement, stands_for: dict[str, str]) -> Iterator[str]:
-    for was, now in zip(_texts(old), _texts(new), strict=False):
+def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str]) -> Iterator[str]:
+    for was, now in zip(old.texts, new.texts, strict=False):
         if was in UID_dictionary or not was:
             if now != was:
                 yield "uid"

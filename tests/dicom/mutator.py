@@ -84,7 +84,7 @@ def mutate(files: dict[str, bytes], number: int) -> tuple[str, bytes]:
         kind = chance.choice(("flip", "run", "length", "length", "cut", "splice", "vr", "delimiter", "repeat"))
         done.append(kind)
         # Most damage at random would hit pixels; where an element begins it hurts.
-        place = chance.choice(heads) if heads and chance.random() < 0.7 else chance.randrange(max(1, len(data)))
+        place = chance.choice(heads) if heads and chance.random() < 0.85 else chance.randrange(max(1, len(data)))
         if not data:
             break
         if kind == "flip":
@@ -116,12 +116,12 @@ def mutate(files: dict[str, bytes], number: int) -> tuple[str, bytes]:
 
 @functools.cache
 def _heads(data: bytes) -> list[int]:
-    """List where elements begin, as far as the walker can tell."""
-    found = list(_starts(data, 132, explicit=True))
-    with contextlib.suppress(SyntaxRefusalError):
+    """List where elements begin, as far as the walker can tell; few of them in the file meta information."""
+    try:
         start = read_start(data)
-        found += _starts(data, start.offset, explicit=start.explicit)
-    return found
+    except SyntaxRefusalError:
+        return list(_starts(data, 132 if data[128:132] == b"DICM" else 0, explicit=True))
+    return [*_starts(data, start.offset, explicit=start.explicit), 132, start.offset - 8]
 
 
 def _starts(data: bytes, start: int, *, explicit: bool) -> Iterator[int]:

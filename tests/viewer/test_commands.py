@@ -1,0 +1,192 @@
+"""The viewer's commands do what they say, end with the right code, and need no screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.files import file_digest
+from tasks.review.manifest import merge_entries, write_manifest
+from tasks.review.prepare import prepare_series
+from tests.review import phantom
+from viewer.__main__ import main
+
+SOUND = "SUB-0001/ses-20040119/003_1a2b3c4d"
+GAPPED = "SUB-0002/ses-20040119/001_00ff00ff"
+
+
+def _id(name: str) -> str:
+    return name.replace("/", "_")
+
+
+def _build(released: Path, names: list[str]) -> Path:
+    made = {}
+    for name in names:
+        made[name] = phantom.instances(phantom.SAGITTAL)
+        if name == GAPPED:
+            del made[name][3]
+    entries = [prepare_series(released, one, released / "review") for one in phantom.release(released, made)]
+    manifest = released / "review" / "manifest.json"
+    write_manifest(manifest, merge_entries(entries))
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    released = tmp_path_factory.mktemp("commands") / "released"
+    _build(released, [SOUND])
+    return released
+
+
+@pytest.fixture
+def manifest(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "released")) / "review" / "manifest.json"
+
+
+@pytest.fixture
+def gapped(tmp_path: Path) -> Path:
+    return _build(tmp_path / "gapped", [SOUND, GAPPED])
+
+
+def _facts(text: str) -> dict[str, object]:
+    return dict(json.loads(text.splitlines()[-1]))
+
+
+def test_a_sound_manifest_ends_well(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(manifest)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "1 series, 9 instances, 1 picture: all as the manifest says.\n"
+    assert shown.err == ""
+
+
+def test_the_last_line_is_for_programs(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(manifest), "--json"]) == 0
+    assert _facts(capsys.readouterr().out) == {
+        "command": "check",
+        "manifest_sha256": file_digest(manifest),
+        "entries": 1,
+        "instances": 9,
+        "montages": 1,
+        "entries_with_findings": 0,
+        "findings": {},
+        "exit_code": 0,
+    }
+
+
+def test_faults_are_named_and_end_with_four(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    instance = sorted((manifest.parent.parent / "export" / SOUND).iterdir())[2]
+    content = bytearray(instance.read_bytes())
+    content[-5] ^= 1
+    instance.write_bytes(content)
+    assert main(["check", str(manifest), "--json"]) == 4
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == _id(SOUND)
+    assert f"digest-differs: {instance.name} has another content" in shown
+    assert _facts(shown)["findings"] == {"digest-differs": 1}
+
+
+def test_many_findings_are_counted_not_listed(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        (manifest.parent.parent / "export" / SOUND / f"stranger{number}").write_bytes(b"")
+    assert main(["check", str(manifest)]) == 4
+    shown = capsys.readouterr().out
+    assert "  and 20 more\n" in shown
+    assert "something was found in 0 series: not-listed 30" in shown
+
+
+def test_pictures_are_drawn_for_every_series(gapped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "pictures" / "here"
+    assert main(["render", str(gapped), "--out", str(out), "--json"]) == 4
+    shown = capsys.readouterr().out
+    assert f"2 of 2 series drawn in {out}.\n" in shown
+    assert "gap: 1 slice missing" in shown
+    assert _facts(shown)["drawn"] == 2
+    assert sorted(path.name for path in out.iterdir()) == sorted(f"{_id(one)}.png" for one in (SOUND, GAPPED))
+    for path in out.iterdir():
+        assert path.read_bytes() == (gapped.parent / "montage" / path.name).read_bytes()
+
+
+def test_one_entry_alone_is_drawn(gapped: Path, tmp_path: Path) -> None:
+    assert main(["render", str(gapped), "--out", str(tmp_path / "out"), "--only", _id(SOUND)]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{_id(SOUND)}.png"]
+
+
+def test_a_series_that_is_gone_does_not_stop_the_others(gapped: Path, tmp_path: Path) -> None:
+    shutil.rmtree(gapped.parent.parent / "export" / SOUND)
+    assert main(["render", str(gapped), "--out", str(tmp_path / "out")]) == 4
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{_id(GAPPED)}.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["check", "MANIFEST-GONE"], 6, "it is not there"),
+        (["render", "MANIFEST-GONE", "--out", "x"], 6, "it is not there"),
+        (["render", "MANIFEST", "--out", "OUT", "--only", "nobody"], 2, "has no entry nobody"),
+        (["render", "MANIFEST", "--out", "MANIFEST"], 5, "cannot be written"),
+        (["render", "MANIFEST"], 2, "--out"),
+        (["look"], 2, "invalid choice"),
+        ([], 2, "required"),
+    ],
+)
+def test_faults_end_with_their_code_and_one_sentence(
+    words: list[str], code: int, sentence: str, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {
+        "MANIFEST-GONE": str(manifest.with_name("gone.json")),
+        "MANIFEST": str(manifest),
+        "OUT": str(manifest.parent / "out"),
+    }
+    assert main([places.get(word, word) for word in words]) == code
+    shown = capsys.readouterr()
+    assert sentence in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_a_traceback_is_shown_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "gone.json"), "--debug", "--json"]) == 6
+    shown = capsys.readouterr()
+    assert "Traceback" in shown.err
+    assert _facts(shown.out) == {"command": "check", "error": "ManifestError", "exit_code": 6}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["check", "--help"], ["render", "--help"], ["--version"]])
+def test_help_is_given(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out
+
+
+def _run(*words: str | Path, cwd: Path, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    start = ["-c", code] if code else ["-m", "viewer"]
+    kept = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    repository = str(Path(__file__).resolve().parents[2])
+    return subprocess.run(
+        [sys.executable, "-W", "error", *start, *map(str, words)],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": repository, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_another_process_without_a_screen_draws_the_same_bytes(manifest: Path, tmp_path: Path) -> None:
+    done = _run("render", manifest, "--out", tmp_path / "out", cwd=tmp_path, LC_ALL="C", PYTHONHASHSEED="7")
+    assert (done.returncode, done.stderr) == (0, "")
+    name = f"{_id(SOUND)}.png"
+    assert (tmp_path / "out" / name).read_bytes() == (manifest.parent / "montage" / name).read_bytes()
+
+
+def test_without_pillow_checking_works_and_drawing_says_what_is_missing(manifest: Path, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['PIL'] = None\nfrom viewer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    assert _run("check", manifest, cwd=tmp_path, code=code).returncode == 0
+    done = _run("render", manifest, "--out", tmp_path / "out", cwd=tmp_path, code=code)
+    assert done.returncode == 7
+    assert done.stderr.strip().endswith("Install it with: pip install 'scanward[review]'.")
