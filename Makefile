@@ -48,7 +48,7 @@ lint: setup ## ruff, mypy and the rules of the house
 
 bench: ## the measurements, each beside its peers
 	@.ci/setup-venv bench
-	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python "$$script"; done
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(bin)/python "$$script"; done
 
 constraints: ## find the newest versions that fit and pin them in .ci/constraints.txt
 	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench
