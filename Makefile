@@ -36,7 +36,7 @@ test: packages setup lint ## every check and every test, the long ones as a samp
 test-long: packages setup lint ## every check and every test in full
 	@$(bin)/python -m pytest -n 2 --dist loadscope
 
-# Outside CI the tests that need a missing program are left out, and pytest says which and why.
+# Outside CI what is missing is named, and the tests that need it are left out; pytest says which and why.
 packages:
 	@.ci/install-debian-packages test || [ "$${CI:-}" != true ]
 
@@ -46,9 +46,9 @@ lint: setup ## ruff, mypy and the rules of the house
 	@$(bin)/mypy
 	@$(bin)/lint-imports --no-logo
 
-bench: ## the measurements, each beside its peers
+bench: packages ## the measurements, each beside its peers
 	@.ci/setup-venv bench
-	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(bin)/python "$$script"; done
+	@for script in $(filter-out %/measure.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(bin)/python "$$script"; done
 
 constraints: ## find the newest versions that fit and pin them in .ci/constraints.txt
 	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench
