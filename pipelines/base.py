@@ -133,8 +133,6 @@ class StudyTask(luigi.Task):
 
     def run(self) -> Any:
         """Do the task's work, which `work` describes; faults are kept in `identified/` and told in one sentence."""
-        if os.getpid() == _MAIN_PROCESS:
-            BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
         try:
             needed = self.work()
             if needed is not None:
@@ -186,6 +184,9 @@ class StageTask(StudyTask):
         )
         if os.getpid() == _MAIN_PROCESS:
             _seen.setdefault(self.stage, (self, done))
+            if not done:
+                # Here and not where the work is done: with several workers that is another process.
+                BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
         return done
 
     def receipt(self) -> Receipt | None:

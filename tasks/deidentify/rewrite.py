@@ -6,9 +6,12 @@ meta information is made anew and the preamble is zeros (PS3.10 section 7.1), fo
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
 
 from tasks import __version__
 from tasks.deidentify.identity import Identity, Subject, cap_age, shift_date, shift_date_time
@@ -41,10 +44,30 @@ IMPLEMENTATION_CLASS_UID = "2.25.195420376618744139325190184367013487912"
 _IMPLEMENTATION_VERSION = f"SCANWARD_{__version__.replace('.', '_')}"[:16]
 _MARKERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
+_STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
+
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
 _STUDY_INSTANCE = 0x0020000D
 _SERIES_INSTANCE = 0x0020000E
+_IMAGE_TYPE = 0x00080008
+_MODALITY = 0x00080060
+_CONVERSION_TYPE = 0x00080064
+_BURNED_IN_ANNOTATION = 0x00280301
+_JUDGED_BY = frozenset({_SOP_CLASS, _SOP_INSTANCE, _STUDY_INSTANCE, _SERIES_INSTANCE})
+_JUDGED_BY |= {_IMAGE_TYPE, _MODALITY, _CONVERSION_TYPE, _BURNED_IN_ANNOTATION}
+
+_REPERTOIRES = {
+    "CS": bytes(range(0x20, 0x7F)) + b"\0",
+    "DS": b"0123456789+-Ee. \\\0",
+    "IS": b"0123456789+- \\\0",
+    "TM": b"0123456789.: \\\0",
+}
+"""The bytes that a value may hold where its VR leaves no room for words (PS3.5 table 6.2-1). Wider than the standard
+where scanners are: lower case in CS, colons in TM (as in ACR-NEMA), NUL as padding."""
+
+_LONGEST_TERM = 64
+"""Bytes of one value of VR CS, for which the standard has 16 and scanners write more; no term of theirs is as long."""
 
 
 class RefusalError(Exception):
@@ -95,6 +118,9 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
         data, start, by_pydicom = open_data_set(source)
     except SyntaxRefusalError as refusal:
         raise RefusalError("private-syntax" if refusal.reason == "private-syntax" else "malformed") from refusal
+    if not _STANDARD_SYNTAX.fullmatch(start.transfer_syntax):
+        # It begins like one of the standard's; what follows could be anything, and would stand in the export.
+        raise RefusalError("private-syntax")
     try:
         elements = list(walk(data, start.offset, explicit=start.explicit))
     except WalkError as fault:
@@ -103,10 +129,10 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
     top = job.top_level_texts()
     verdict = sop_class_verdict(
         top.get(_SOP_CLASS, ""),
-        top.get(0x00080008, "").split("\\"),
-        top.get(0x00080060, ""),
-        top.get(0x00080064, ""),
-        top.get(0x00280301, ""),
+        top.get(_IMAGE_TYPE, "").split("\\"),
+        top.get(_MODALITY, ""),
+        top.get(_CONVERSION_TYPE, ""),
+        top.get(_BURNED_IN_ANNOTATION, ""),
         overlay_in_pixels=job.has_overlay_in_pixels(),
     )
     if verdict is not None:
@@ -129,11 +155,11 @@ class _Job:
         self._subject = subject
 
     def top_level_texts(self) -> dict[int, str]:
-        """Return the top level's values of VR UI and CS."""
+        """Return what says whether the file may be exported, in whatever VR it is written."""
         return {
             element.tag: decode_ascii(self._data[element.value : element.end])
             for element in self._elements
-            if element.depth == 0 and element.vr in ("UI", "CS")
+            if element.depth == 0 and element.tag in _JUDGED_BY and element.vr != "SQ"
         }
 
     def has_overlay_in_pixels(self) -> bool:
@@ -164,6 +190,7 @@ class _Job:
         """
         data, elements = self._data, self._elements
         listed = rules.by_tag
+        repertoires, keep = _REPERTOIRES, Action.KEEP
         pending = list(stamps)
         pieces: list[bytes] = []
         run = -1
@@ -184,15 +211,28 @@ class _Job:
                 action = Action.REMOVE
             else:
                 found = listed.get(tag)
-                action = rules.unlisted(tag, element.vr) if found is None else found
+                vr = element.vr
+                action = rules.unlisted(tag, vr) if found is None else found
+                if action == keep:
+                    allowed = repertoires.get(vr)
+                    if found is not None or vr == "UN":
+                        if not self._is_of_its_vr(element):
+                            action = Action.EMPTY
+                    elif allowed is not None:
+                        value = data[element.value : element.end]
+                        if value.translate(None, allowed) or (vr == "CS" and not _holds_terms(value)):
+                            action = Action.EMPTY
             if element.vr == "SQ":
                 following, end = self._after(index)
                 replacement = None
                 if action == Action.EMPTY:
                     replacement = self._head(element, 0)
-                elif action != Action.REMOVE:
+                elif action == Action.CLEAN_SEQUENCE:
                     replacement = self._sequence(index, end, rules.nested(tag))
                     action = Action.KEEP if replacement is None else Action.CLEAN_SEQUENCE
+                else:
+                    # Items where a value should be: there is no telling what they hold.
+                    action = Action.REMOVE
             else:
                 following, end = index + 1, element.end
                 if following < count and elements[following].tag == SEQUENCE_END and elements[following].start == end:
@@ -222,6 +262,15 @@ class _Job:
             pieces.append(data[run:position])
         pieces += [stamp for _, stamp in pending]
         return index, (pieces if changed else None)
+
+    def _is_of_its_vr(self, element: Element) -> bool:
+        """Tell whether what the table keeps by tag, or what is written as UN, can be what the dictionary says it is."""
+        entry = DicomDictionary.get(element.tag)
+        vr = entry[0] if entry is not None and element.vr == "UN" else element.vr
+        if entry is not None and vr not in entry[0]:
+            return False
+        value = self._data[element.value : element.end]
+        return not value.translate(None, _REPERTOIRES.get(vr, value)) and (vr != "CS" or _holds_terms(value))
 
     def _after(self, index: int) -> tuple[int, int]:
         """Return the index of the element after a sequence, and the offset where the sequence ends."""
@@ -276,6 +325,9 @@ class _Job:
             return data[start : start + 4] + struct.pack("<L", length)
         if data[start + 4 : start + 6] in LONG_LENGTH_VRS:
             return data[start : start + 6] + b"\0\0" + struct.pack("<L", length)
+        if length > 0xFFFF:
+            # New UIDs are longer than many old ones; what outgrows its VR is written as UN (PS3.5 section 6.2.2).
+            return data[start : start + 4] + b"UN\0\0" + struct.pack("<L", length)
         return data[start : start + 6] + struct.pack("<H", length)
 
     def _replace(self, element: Element, action: Action) -> bytes:
@@ -289,8 +341,7 @@ class _Job:
             # Empty stays empty, except where the standard demands a value: there was none to hide.
             return b""
         if action == Action.UID:
-            uids = [self._identity.new_uid(uid.strip()) if uid.strip() else "" for uid in _split(value)]
-            return _pad("\\".join(uids).encode("ascii"), b"\0")
+            return self._new_uids(value)
         if action == Action.DATE:
             shift = shift_date_time if element.vr == "DT" else shift_date
             moved = [shift(part, self._subject.shift_days) or b"" for part in value.split(b"\\")]
@@ -299,11 +350,16 @@ class _Job:
             return _pad(b"\\".join(cap_age(part) for part in value.split(b"\\")), b" ")
         return self._dummy(element, value)
 
+    def _new_uids(self, value: bytes) -> bytes:
+        # Each padding is stripped, or the same UID would become another one where it stands in the middle.
+        uids = [uid.strip(" \0") for uid in decode_ascii(value).split("\\")]
+        return _pad("\\".join(self._identity.new_uid(uid) if uid else "" for uid in uids).encode("ascii"), b"\0")
+
     def _dummy(self, element: Element, value: bytes) -> bytes:
         """Return a value that is valid for the VR and says nothing (PS3.15 section E.1.1, action D)."""
         vr = element.vr
         if vr == "UI":
-            return _pad("\\".join(self._identity.new_uid(uid.strip()) for uid in _split(value)).encode("ascii"), b"\0")
+            return self._new_uids(value)
         if vr in _DUMMIES:
             return _DUMMIES[vr]
         if vr in _DUMMY_TEXTS:
@@ -315,8 +371,8 @@ _DUMMY_TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", 
 _DUMMIES = {"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "IS": b"0 ", "DS": b"0 ", "AS": b"000Y"}
 
 
-def _split(value: bytes) -> list[str]:
-    return decode_ascii(value).split("\\")
+def _holds_terms(value: bytes) -> bool:
+    return len(value) <= _LONGEST_TERM or max(map(len, value.split(b"\\"))) <= _LONGEST_TERM
 
 
 def _pad(value: bytes, filler: bytes) -> bytes:

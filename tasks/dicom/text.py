@@ -38,7 +38,8 @@ def decode_text(value: bytes, character_set: str = "") -> str:
         warnings.simplefilter("ignore")
         try:
             encodings = convert_encodings([part.strip() for part in character_set.split("\\")])
-            text = decode_bytes(value, encodings, set(b"\\^="))
+            # pydicom 3.0 leaves the escape sequence of ISO 2022 IR 58 (simplified Chinese) in the text.
+            text = decode_bytes(value, encodings, set(b"\\^=")).replace("\x1b$)A", "")
         except (LookupError, ValueError):
             text = value.decode("latin-1")
     return unicodedata.normalize("NFC", text).strip(" \0")

@@ -288,12 +288,16 @@ def _caption(volume: Volume) -> str:
         return f"{counted(len(volume.planes), 'plane')}, " + (
             f"{plane.columns} x {plane.rows} pixels" if len(sizes) == 1 else "of several sizes"
         )
-    parts = [f"{plane.columns} x {plane.rows} x {geometry.shape[1]} voxels"]
-    between, rows_apart, columns_apart = geometry.spacing
-    known = [f"{one:.2f}" if one is not None else "?" for one in (columns_apart, rows_apart, between)]
-    parts.append(" x ".join(known) + " mm")
-    if plane.orientation is not None:
-        parts.append(standard_view(plane.orientation).plane)
+    size, spacing = (plane.rows, plane.columns), plane.pixel_spacing
+    view = None if plane.orientation is None else standard_view(plane.orientation)
+    if view is not None and view.transpose:
+        # The caption gives width before height as they are seen, not as they are stored.
+        size, spacing = size[::-1], spacing[::-1] if spacing else None
+    between = geometry.spacing[0]
+    known = [f"{one:.2f}" if one is not None else "?" for one in (*(spacing or (None, None))[::-1], between)]
+    parts = [f"{size[1]} x {size[0]} x {geometry.shape[1]} voxels", " x ".join(known) + " mm"]
+    if view is not None:
+        parts.append(view.plane)
     if volume.count > 1:
         parts.append(f"the first of {volume.count} volumes")
     if any(one.code == "assumed-mosaic" for one in geometry.findings):

@@ -56,6 +56,7 @@ REFUSED_OF_PYDICOM = {
     "test_files/image_dfl.dcm": "deflated",
     "test_files/liver_expb_1frame.dcm": "big-endian",
     "test_files/meta_missing_tsyntax.dcm": "meta-damaged",
+    "test_files/nested_priv_SQ.dcm": "meta-damaged",  # its data set begins in group 1, before group 2
     "test_files/no_meta.dcm": "not-dicom",
     "test_files/rtdose_expb.dcm": "big-endian",
     "test_files/rtdose_expb_1frame.dcm": "big-endian",
