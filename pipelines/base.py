@@ -10,8 +10,9 @@ from __future__ import annotations
 import atexit
 import datetime as dt
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,18 +23,23 @@ from luigi.parameter import ParameterVisibility
 from tasks import __version__
 from tasks.config import StudySettings, read_study
 from tasks.errors import DumpError, ScanwardError, UsageError
+from tasks.files import make_folder, sweep_temporaries
 from tasks.index.scan import Inventory, scan_dump
 from tasks.logs import LOGGER, keep_fault, sentence_for
 from tasks.progress import ProgressBoard
-from tasks.receipt import Receipt, read_receipt, write_receipt
+from tasks.receipt import Receipt, digest_of, read_receipt, write_receipt
 from tasks.workspace import Workspace, open_workspace
 
 STAGES = ("Indexing", "Sorting", "De-identifying", "Preparing")
 """The stages, as progress shows them."""
 
+RECEIPTS = ("index", "sort", "deidentify", "prepare-review")
+"""The stages' receipts, in the order of the graph."""
+
 BOARD = ProgressBoard(STAGES)
 """Made when this module is imported, so before Luigi forks a worker: all of them count on it."""
 
+_OUTCOME = ".done.json"
 _DEFAULT_STUDY_FILE = "study.toml"
 
 
@@ -157,6 +163,35 @@ class StudyTask(luigi.Task):
             self.set_progress_percentage(min(100, 100 * done // total))
 
 
+class ChunkTask(StudyTask):
+    """A task that works through one frozen list, and is complete when its outcome is written.
+
+    Attributes
+    ----------
+    plan
+        The folder of lists below `identified/plans`.
+    chunk
+        Which of them, counted from zero.
+    """
+
+    plan = luigi.Parameter()
+    chunk = luigi.IntParameter()
+
+    @property
+    def list_path(self) -> Path:
+        """The list to work through."""
+        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
+
+    @property
+    def outcome_path(self) -> Path:
+        """What became of it."""
+        return self.list_path.with_suffix(_OUTCOME)
+
+    def complete(self) -> bool:
+        """Tell whether the outcome is written."""
+        return self.outcome_path.exists()
+
+
 class StageTask(StudyTask):
     """A task that finishes a stage: complete when its receipt says so for the present input and settings."""
 
@@ -165,6 +200,9 @@ class StageTask(StudyTask):
 
     title = ""
     """How the last summary calls the stage."""
+
+    chunk_task: type[ChunkTask]
+    """What does this stage's work lists, if it has any."""
 
     def input_digest(self) -> str:
         """Name everything this stage works on; empty while the stage before is not complete."""
@@ -193,6 +231,33 @@ class StageTask(StudyTask):
         """Read this stage's receipt, if it stands."""
         return read_receipt(self.place.receipts, self.stage)
 
+    def freeze(self, prefix: str, progress: str, write_lists: Callable[[Path], int]) -> list[ChunkTask]:
+        """Have the work lists of this stage written, once for each input and settings; return their tasks.
+
+        Luigi runs a task again from its beginning when the tasks it asked for are done, and a killed run starts over:
+        what is to be done must be the same each time.
+
+        Parameters
+        ----------
+        prefix
+            What the folders of this stage's plans begin with.
+        progress
+            The stage's name on the progress board.
+        write_lists
+            Writes `00000.json`, `00001.json`, ... into a folder and returns how many units of work they hold.
+        """
+        name = f"{prefix}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
+        folder = self.place.plans / name
+        frozen = folder / "frozen"
+        if not frozen.exists():
+            sweep_temporaries(self.place.plans)
+            shutil.rmtree(folder, ignore_errors=True)
+            make_folder(folder, mode=0o700)
+            BOARD.expect(progress, write_lists(folder))
+            frozen.touch()
+        lists = [path for path in folder.glob("*.json") if not path.name.endswith(_OUTCOME)]
+        return [self.sibling(self.chunk_task, plan=name, chunk=chunk) for chunk in range(len(lists))]
+
     def finish(self, **facts: Any) -> None:
         """Write this stage's receipt: the last act of a stage."""
         receipt = Receipt(
@@ -204,6 +269,11 @@ class StageTask(StudyTask):
             **facts,
         )
         write_receipt(self.place.receipts, receipt)
+
+    def forget_plans(self, prefix: str) -> None:
+        """Remove this stage's work lists, now that its receipt stands."""
+        for plan in self.place.plans.glob(f"{prefix}-*"):
+            shutil.rmtree(plan)
 
 
 def now() -> dt.datetime:
@@ -222,12 +292,17 @@ def _say_summaries() -> None:
     if os.getpid() != _MAIN_PROCESS:
         return
     BOARD.stop()
-    for task, was_complete in reversed(_seen.values()):
+    for stage in RECEIPTS:
+        if stage not in _seen:
+            continue
+        task, was_complete = _seen[stage]
         receipt = task.receipt()
         if receipt is None or not task.complete():
             LOGGER.info("%s: not finished.", task.title)
             continue
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in receipt.counts.items())
+        # What was done "now" was done by an earlier run, if this one found the stage complete.
+        told = {name: count for name, count in receipt.counts.items() if not (was_complete and name.endswith("_now"))}
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in told.items())
         LOGGER.info("%s%s: %s.", task.title, " (nothing new)" if was_complete else "", counts)
         for name, path in receipt.lists.items():
             LOGGER.info("  %s: %s", name, task.place.root / path)

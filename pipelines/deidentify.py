@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
-
-from pipelines.base import BOARD, StageTask, StudyTask
+from pipelines.base import ChunkTask, StageTask
 from pipelines.sort import SortStudy
 from tasks.errors import UnaccountedError
 from tasks.files import make_folder, sweep_temporaries
@@ -27,25 +24,8 @@ if TYPE_CHECKING:
 # What de-identification needs (pydicom, the standard's tables) is imported where it is used: SortStudy runs without.
 
 
-class ExportChunk(StudyTask):
+class ExportChunk(ChunkTask):
     """De-identify and audit one frozen list of files, whole series."""
-
-    plan = luigi.Parameter()
-    chunk = luigi.IntParameter()
-
-    @property
-    def list_path(self) -> Path:
-        """The list of files to de-identify."""
-        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
-
-    @property
-    def outcome_path(self) -> Path:
-        """What became of them."""
-        return self.list_path.with_suffix(".done.json")
-
-    def complete(self) -> bool:
-        """Tell whether the outcome is written."""
-        return self.outcome_path.exists()
 
     def work(self) -> None:
         """De-identify the files."""
@@ -76,6 +56,7 @@ class DeidentifyStudy(StageTask):
 
     stage = "deidentify"
     title = "De-identified"
+    chunk_task = ExportChunk
 
     def requires(self) -> SortStudy:
         """Ask for the sorted tree."""
@@ -107,25 +88,15 @@ class DeidentifyStudy(StageTask):
         from tasks.deidentify.plan import read_orders  # noqa: PLC0415
 
         make_folder(self.place.export)
-        plan = f"deidentify-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
-        folder = self.place.plans / plan
         ledger_path = self.place.identified / "export.db"
         files = self._sorted_files()
-        frozen = folder / "frozen"
-        if not frozen.exists():
-            sweep_temporaries(self.place.export)
-            sweep_temporaries(self.place.plans)
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder, mode=0o700)
-            with Ledger(ledger_path) as ledger:
-                done = ledger.rows() if ledger.settings() == self.settings_digest() else []
-            BOARD.expect("De-identifying", self._freeze(folder, files, done))
-            frozen.touch()
-        chunks = len([path for path in folder.glob("*.json") if not path.name.endswith(".done.json")])
-        yield [self.sibling(ExportChunk, plan=plan, chunk=chunk) for chunk in range(chunks)]
+        chunks = self.freeze(
+            "deidentify", "De-identifying", lambda folder: self._write_lists(folder, files, ledger_path)
+        )
+        yield chunks
 
-        rows = [row for chunk in range(chunks) for row in read_rows(folder / f"{chunk:05d}.done.json")]
-        ordered = sum(len(read_orders(folder / f"{chunk:05d}.json")[0]) for chunk in range(chunks))
+        rows = [row for chunk in chunks for row in read_rows(chunk.outcome_path)]
+        ordered = sum(len(read_orders(chunk.list_path)[0]) for chunk in chunks)
         with Ledger(ledger_path) as ledger:
             before = ledger.rows()
             kept_settings = ledger.settings() == self.settings_digest()
@@ -141,8 +112,7 @@ class DeidentifyStudy(StageTask):
         take_away((self.place.export / row.target for row in stale if row.target not in wanted), self.place.export)
         self._check(files, everything, ordered - len(rows))
         self._finish(rows, everything)
-        for old in self.place.plans.glob("deidentify-*"):
-            shutil.rmtree(old)
+        self.forget_plans("deidentify")
 
     def _sorted_files(self) -> list[SortedFile]:
         """List what stands in the sorted tree."""
@@ -157,12 +127,16 @@ class DeidentifyStudy(StageTask):
                 if entry.file in by_file
             ]
 
-    def _freeze(self, folder: Path, files: list[SortedFile], done: list[ExportRow]) -> int:
-        """Write the work lists of everything not done yet; return how many files that is."""
+    def _write_lists(self, folder: Path, files: list[SortedFile], ledger_path: Path) -> int:
+        """List everything that is not done yet under the present settings."""
         from tasks.deidentify.identity import Identity, load_secret  # noqa: PLC0415
         from tasks.deidentify.keymap import Numbering, assign_subjects, read_given_pseudonyms  # noqa: PLC0415
+        from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
         from tasks.deidentify.plan import patients_of, plan_export, split_orders, write_orders  # noqa: PLC0415
 
+        sweep_temporaries(self.place.export)
+        with Ledger(ledger_path) as ledger:
+            done = ledger.rows() if ledger.settings() == self.settings_digest() else []
         identity = Identity(load_secret(self.place.secret))
         numbering = Numbering(
             prefix=self.settings.deidentify.prefix,

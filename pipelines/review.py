@@ -5,15 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
-
-from pipelines.base import BOARD, StageTask, StudyTask, say_and_exit
+from pipelines.base import ChunkTask, StageTask, say_and_exit
 from pipelines.deidentify import DeidentifyStudy
 from tasks.errors import ManifestError, MissingPackageError
 from tasks.files import make_folder, sweep_temporaries, write_json
@@ -26,25 +23,8 @@ MANIFEST_VERSION = 1
 """Raised when entries or pictures change, so that the next run prepares everything again."""
 
 
-class ReviewChunk(StudyTask):
+class ReviewChunk(ChunkTask):
     """Describe and picture some series."""
-
-    plan = luigi.Parameter()
-    chunk = luigi.IntParameter()
-
-    @property
-    def list_path(self) -> Path:
-        """The list of series folders, relative to `released/`."""
-        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
-
-    @property
-    def outcome_path(self) -> Path:
-        """Their entries."""
-        return self.list_path.with_suffix(".done.json")
-
-    def complete(self) -> bool:
-        """Tell whether the outcome is written."""
-        return self.outcome_path.exists()
 
     def work(self) -> None:
         """Prepare the series."""
@@ -66,12 +46,13 @@ class PrepareReview(StageTask):
 
     stage = "prepare-review"
     title = "Prepared"
+    chunk_task = ReviewChunk
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Known before hours of work are spent on the stages before.
         if importlib.util.find_spec("PIL") is None:
             say_and_exit(MissingPackageError(purpose="PrepareReview", package="Pillow", extra="review"))
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # Luigi's
+        super().__init__(*args, **kwargs)
 
     def requires(self) -> DeidentifyStudy:
         """Ask for the export."""
@@ -102,29 +83,13 @@ class PrepareReview(StageTask):
         from tasks.review.manifest import Entry, merge_entries, write_manifest  # noqa: PLC0415
 
         make_folder(self.place.review)
-        plan = f"review-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
-        folder = self.place.plans / plan
-        frozen = folder / "frozen"
         series = self._exported_series()
         standing = self._standing_entries(series)
-        if not frozen.exists():
-            sweep_temporaries(self.place.review)
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder, mode=0o700)
-            new = [f"export/{name}" for name in series if name not in standing]
-            size = self.settings.chunks.review_series
-            for chunk, begin in enumerate(range(0, len(new), size)):
-                write_json(folder / f"{chunk:05d}.json", new[begin : begin + size], mode=0o600)
-            BOARD.expect("Preparing", len(new))
-            frozen.touch()
-        chunks = len([path for path in folder.glob("*.json") if not path.name.endswith(".done.json")])
-        yield [self.sibling(ReviewChunk, plan=plan, chunk=chunk) for chunk in range(chunks)]
+        new = [f"export/{name}" for name in series if name not in standing]
+        chunks = self.freeze("review", "Preparing", lambda folder: self._write_lists(folder, new))
+        yield chunks
 
-        fresh = [
-            Entry.from_json(content)
-            for chunk in range(chunks)
-            for content in json.loads((folder / f"{chunk:05d}.done.json").read_bytes())
-        ]
+        fresh = [Entry.from_json(entry) for chunk in chunks for entry in json.loads(chunk.outcome_path.read_bytes())]
         replaced = {entry.entry_id for entry in fresh}
         kept = [entry for entry in standing.values() if entry.entry_id not in replaced]
         manifest = merge_entries([*fresh, *kept])
@@ -145,8 +110,15 @@ class PrepareReview(StageTask):
             lists={"manifest": os.fspath(self.manifest_path.relative_to(self.place.root))},
             output_digest=digest_of([entry.to_json() for entry in manifest.entries]),
         )
-        for old in self.place.plans.glob("review-*"):
-            shutil.rmtree(old)
+        self.forget_plans("review")
+
+    def _write_lists(self, folder: Path, new: list[str]) -> int:
+        """List the folders of new or changed series."""
+        sweep_temporaries(self.place.review)
+        size = self.settings.chunks.review_series
+        for chunk, begin in enumerate(range(0, len(new), size)):
+            write_json(folder / f"{chunk:05d}.json", new[begin : begin + size], mode=0o600)
+        return len(new)
 
     def _exported_series(self) -> dict[str, dict[str, str]]:
         """List the exported series: folder below the export -> file name -> digest."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import luigi
-
-from pipelines.base import BOARD, StageTask, StudyTask
+from pipelines.base import BOARD, ChunkTask, StageTask
 from tasks.errors import UnaccountedError
-from tasks.files import file_digest, make_folder, sweep_temporaries
+from tasks.files import file_digest, sweep_temporaries
 from tasks.index.header import read_header
 from tasks.index.row import REJECT_REASONS, IndexRow, Reject
 from tasks.index.store import (
@@ -35,25 +32,8 @@ LAYOUT_VERSION = 1
 _ADVANCE_EVERY = 200
 
 
-class IndexChunk(StudyTask):
+class IndexChunk(ChunkTask):
     """Read the headers of one frozen list of files."""
-
-    plan = luigi.Parameter()
-    chunk = luigi.IntParameter()
-
-    @property
-    def list_path(self) -> Path:
-        """The list of files to read."""
-        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
-
-    @property
-    def outcome_path(self) -> Path:
-        """What was read."""
-        return self.list_path.with_suffix(".read.json")
-
-    def complete(self) -> bool:
-        """Tell whether the outcome is written."""
-        return self.outcome_path.exists()
 
     def work(self) -> None:
         """Read the headers."""
@@ -72,6 +52,7 @@ class IndexDump(StageTask):
 
     stage = "index"
     title = "Indexed"
+    chunk_task = IndexChunk
 
     def input_digest(self) -> str:
         """Name the state of the dump."""
@@ -83,28 +64,13 @@ class IndexDump(StageTask):
 
     def work(self) -> Iterator[Any]:
         """Freeze the lists, have the chunks read, merge what they read."""
-        sweep_temporaries(self.place.plans)
-        plan = f"index-{self.inventory.digest[:16]}"
-        folder = self.place.plans / plan
-        frozen = folder / "frozen"
-        if not frozen.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder, mode=0o700)
-            with IndexStore(self.place.index) as store:
-                known = store.known_stamps()
-            new = [stamp for stamp in self.inventory.stamps if stamp not in known]
-            size = self.settings.chunks.index_files
-            for chunk, begin in enumerate(range(0, len(new), size)):
-                write_chunk(folder / f"{chunk:05d}.json", new[begin : begin + size])
-            BOARD.expect("Indexing", len(new))
-            frozen.touch()
-        chunks = len([path for path in folder.iterdir() if path.name.endswith(".json") and ".read" not in path.name])
-        yield [self.sibling(IndexChunk, plan=plan, chunk=chunk) for chunk in range(chunks)]
+        chunks = self.freeze("index", "Indexing", self._write_lists)
+        yield chunks
         read = 0
         with IndexStore(self.place.index) as store:
-            for chunk in range(chunks):
-                stamps = read_chunk(folder / f"{chunk:05d}.json")
-                store.merge(stamps, read_outcomes(folder / f"{chunk:05d}.read.json"))
+            for chunk in chunks:
+                stamps = read_chunk(chunk.list_path)
+                store.merge(stamps, read_outcomes(chunk.outcome_path))
                 read += len(stamps)
             store.finish_scan(self.inventory.stamps, self.inventory.rejects)
             counts = store.counts()
@@ -116,8 +82,17 @@ class IndexDump(StageTask):
                 "by_pydicom": counts["slow_path"],
             }
         )
-        for old in self.place.plans.glob("index-*"):
-            shutil.rmtree(old)
+        self.forget_plans("index")
+
+    def _write_lists(self, folder: Path) -> int:
+        """List the files that are new or changed."""
+        with IndexStore(self.place.index) as store:
+            known = store.known_stamps()
+        new = [stamp for stamp in self.inventory.stamps if stamp not in known]
+        size = self.settings.chunks.index_files
+        for chunk, begin in enumerate(range(0, len(new), size)):
+            write_chunk(folder / f"{chunk:05d}.json", new[begin : begin + size])
+        return len(new)
 
 
 class SortStudy(StageTask):

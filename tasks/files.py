@@ -7,11 +7,12 @@ import errno
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DiskFullError, WorkspaceError
+from tasks.errors import DamagedRecordError, DiskFullError, WorkspaceError
 
 TEMPORARY_PREFIX = ".scanward-"
 """How every unfinished file of ours begins, so that a later run can tell and sweep it."""
@@ -20,8 +21,9 @@ _CHUNK = 1 << 20
 
 
 def temporary_sibling(path: Path) -> Path:
-    """Name the unfinished form of `path`: hidden, in the same folder, one a process."""
-    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name[:120]}")
+    """Name the unfinished form of `path`: hidden, in the same folder, one a process, never longer than a name may be."""
+    known = os.fsencode(path.name)[:120].decode("utf-8", "ignore")
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{known}")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -82,8 +84,8 @@ def same_content(one: Path, other: Path) -> bool:
                 return True
 
 
-def make_folder(folder: Path, *, mode: int = 0o755) -> None:
-    """Create a folder and its parents; set `mode` on the folder itself.
+def make_folder(folder: Path, *, mode: int | None = None) -> None:
+    """Create a folder and its parents; set `mode`, if given, on the folder itself, also if it was there already.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def make_folder(folder: Path, *, mode: int = 0o755) -> None:
     """
     with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder.stat().st_mode & 0o7777) != mode:
+        if mode is not None and (folder.stat().st_mode & 0o7777) != mode:
             folder.chmod(mode)
 
 
@@ -107,6 +109,25 @@ def refusals_named(folder: Path) -> Iterator[None]:
         if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = os.strerror(fault.errno).lower()
             raise WorkspaceError(path=folder, problem=f"cannot be written ({reason})") from fault
+        raise
+
+
+@contextlib.contextmanager
+def database_refusals_named(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the file at `path` into faults that say what to do; its own words may quote values."""
+    try:
+        yield
+    except sqlite3.DatabaseError as fault:
+        # The primary code is the lower byte (SQLite, "Result and Error Codes"); a text that does not decode has none.
+        code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFullError(path=path.parent) from fault
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            raise WorkspaceError(path=path.parent, problem="cannot be written") from fault
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise WorkspaceError(path=path.parent, problem="is being written by another run") from fault
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DamagedRecordError(path=path, problem="it is damaged, or no file of scanward") from fault
         raise
 
 

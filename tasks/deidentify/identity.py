@@ -5,6 +5,7 @@ The same secret gives the same result in every run, worker and machine, with not
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
@@ -17,7 +18,7 @@ from pathlib import Path
 from pydicom._uid_dict import UID_dictionary
 
 from tasks.errors import KeyMapError
-from tasks.files import refusals_named
+from tasks.files import fsync_folder, refusals_named, temporary_sibling
 
 SECRET_BYTES = 32
 
@@ -29,7 +30,8 @@ HIGHEST_AGE_YEARS = 89
 """Ages above are told as 090Y: so few people are older that the age points at them (45 CFR 164.514(b)(2)(i)(C))."""
 
 _DATE = re.compile(rb"(\d{4})\.?(\d{2})\.?(\d{2})")
-_DATE_TIME = re.compile(rb"(\d{4})(\d{2})?(\d{2})?([0-9.]*)([+-]\d{4})?")
+_TIME = rb"(?:\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?)?"
+_DATE_TIME = re.compile(rb"(\d{4})(?:(\d{2})(?:(\d{2})(" + _TIME + rb"))?)?([+-]\d{4})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,15 +117,18 @@ def load_secret(path: Path) -> bytes:
         If the file is too short or readable by others.
     """
     with refusals_named(path.parent):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
+        if not path.exists():
+            beside = temporary_sibling(path)
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(secrets.token_bytes(SECRET_BYTES))
                 stream.flush()
                 os.fsync(stream.fileno())
+            with contextlib.suppress(FileExistsError):
+                # A link, unlike a rename, never takes the place of the secret that another process drew meanwhile.
+                os.link(beside, path)
+            beside.unlink()
+            fsync_folder(path.parent)
     if path.stat().st_mode & 0o077:
         raise KeyMapError(what="secret", path=path, problem="others than its owner may read it (make it mode 0600)")
     secret = path.read_bytes()
@@ -160,7 +165,7 @@ def shift_date_time(value: bytes, days: int) -> bytes | None:
         return None
     year, month, day, time, zone = match.groups()
     moved = _move(int(year), int(month or 1), int(day or 1), days)
-    if moved is None or (time and not day):
+    if moved is None:
         return None
     precision = 8 if day else 6 if month else 4
     return _digits(moved)[:precision] + (time or b"") + (zone or b"")

@@ -87,14 +87,17 @@ def _assign(
         connection.execute("INSERT INTO fact VALUES ('secret', ?)", (identity.fingerprint(),))
     elif version != _SCHEMA_VERSION:
         raise KeyMapError(what="key map", path=path, problem=f"it has the format {version}, not {_SCHEMA_VERSION}")
-    (fingerprint,) = connection.execute("SELECT value FROM fact WHERE name = 'secret'").fetchone()
-    if fingerprint != identity.fingerprint():
+    fact = connection.execute("SELECT value FROM fact WHERE name = 'secret'").fetchone()
+    if fact is None:
+        raise sqlite3.DatabaseError
+    if fact[0] != identity.fingerprint():
         raise KeyMapError(what="secret for", path=path, problem="the secret is another than the map was made with")
     known = {
         patient: Subject(pseudonym=pseudonym, shift_days=shift)
         for patient, pseudonym, shift in connection.execute("SELECT patient, pseudonym, shift_days FROM subject")
     }
-    taken = {subject.pseudonym for subject in known.values()} | set(numbering.given.values())
+    owned = {subject.pseudonym for subject in known.values()}
+    taken = owned | set(numbering.given.values())
     number = 0
     for patient in patients:
         given = numbering.given.get(patient.removeprefix("id:")) if patient.startswith("id:") else None
@@ -104,6 +107,10 @@ def _assign(
                     what="list of pseudonyms for", path=path, problem="it gives a patient another pseudonym than before"
                 )
             continue
+        if given in owned:
+            raise KeyMapError(
+                what="list of pseudonyms for", path=path, problem="it gives a patient a pseudonym that another one has"
+            )
         pseudonym = given
         while pseudonym is None or (given is None and pseudonym in taken):
             number += 1
@@ -127,17 +134,24 @@ def read_given_pseudonyms(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     given: dict[str, str] = {}
+    taken: set[str] = set()
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            for number, row in enumerate(csv.DictReader(stream), 2):
-                patient, pseudonym = (row.get("patient_id") or "").strip(), (row.get("pseudonym") or "").strip()
+            rows = csv.DictReader(stream, strict=True)
+            if not {"patient_id", "pseudonym"} <= set(rows.fieldnames or ()):
+                problem = "its first line must name the columns patient_id and pseudonym, separated by a comma"
+                raise KeyMapError(what="list of pseudonyms", path=path, problem=problem)
+            for row in rows:
+                patient, pseudonym = (row["patient_id"] or "").strip(), (row["pseudonym"] or "").strip()
                 if not patient or not _PSEUDONYM.fullmatch(pseudonym):
-                    problem = f"line {number} needs a patient_id and a pseudonym of letters, digits, - and _"
+                    problem = f"line {rows.line_num} needs a patient_id and a pseudonym of letters, digits, - and _"
                     raise KeyMapError(what="list of pseudonyms", path=path, problem=problem)
-                if patient in given or pseudonym in given.values():
-                    problem = f"line {number} names a patient or a pseudonym a second time"
+                # Pseudonyms name folders, and many file systems take upper and lower case for the same.
+                if patient in given or pseudonym.casefold() in taken:
+                    problem = f"line {rows.line_num} names a patient or a pseudonym a second time"
                     raise KeyMapError(what="list of pseudonyms", path=path, problem=problem)
                 given[patient] = pseudonym
+                taken.add(pseudonym.casefold())
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise KeyMapError(what="list of pseudonyms", path=path, problem="it cannot be read") from fault
     return given

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from tasks.errors import DamagedRecordError
-from tasks.files import refusals_named
+from tasks.database import Database
 
 _SCHEMA_VERSION = 1
 _SCHEMA = (
     """CREATE TABLE outcome (source TEXT PRIMARY KEY, identity TEXT NOT NULL, target TEXT NOT NULL,
     reason TEXT NOT NULL, digest TEXT NOT NULL, by_pydicom TEXT NOT NULL)""",
     "CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
 
 
@@ -50,52 +44,31 @@ class ExportRow:
     by_pydicom: str
 
 
-class Ledger:
-    """The open ledger; one process writes it."""
+class Ledger(Database):
+    """The open ledger; one process writes it.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; made on first use.
+
+    Raises
+    ------
+    DamagedRecordError
+        If the file is no ledger, or one of another version.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with refusals_named(path.parent):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                with self._transaction():
-                    for statement in _SCHEMA:
-                        self._connection.execute(statement)
-            elif version != _SCHEMA_VERSION:
-                raise DamagedRecordError(path=path, problem=f"it has the format {version}, not {_SCHEMA_VERSION}")
-        except sqlite3.DatabaseError as fault:
-            raise DamagedRecordError(path=path, problem="it is no ledger") from fault
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        with refusals_named(self._path.parent):
-            self._connection.execute("COMMIT")
+        super().__init__(path, _SCHEMA, _SCHEMA_VERSION)
 
     def settings(self) -> str:
         """Return the digest of the settings that the outcomes were made with."""
-        row = self._connection.execute("SELECT value FROM fact WHERE name = 'settings'").fetchone()
-        return row[0] if row else ""
+        rows = self._read("SELECT value FROM fact WHERE name = 'settings'")
+        return str(rows[0][0]) if rows else ""
 
     def rows(self) -> list[ExportRow]:
         """List every outcome, sorted by source."""
-        cursor = self._connection.execute(
-            "SELECT source, identity, target, reason, digest, by_pydicom FROM outcome ORDER BY source"
-        )
+        cursor = self._read("SELECT source, identity, target, reason, digest, by_pydicom FROM outcome ORDER BY source")
         return [
             ExportRow(source=s, identity=i, target=t, reason=r, digest=d, by_pydicom=b) for s, i, t, r, d, b in cursor
         ]

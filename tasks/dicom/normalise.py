@@ -76,9 +76,9 @@ def _rewrite_with_pydicom(source: bytes) -> bytes:
             dataset = pydicom.dcmread(io.BytesIO(source), force=True)
             if dataset.original_encoding[1] is False:
                 _swap_words(dataset)
-            if not hasattr(dataset, "file_meta"):
-                dataset.file_meta = pydicom.dataset.FileMetaDataset()
-            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            syntax = dataset.file_meta.get("TransferSyntaxUID")
+            if syntax is None or not syntax.is_compressed:
+                dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             out = io.BytesIO()
             pydicom.dcmwrite(out, dataset, enforce_file_format=True)
             return out.getvalue()
@@ -86,11 +86,15 @@ def _rewrite_with_pydicom(source: bytes) -> bytes:
         raise SyntaxRefusalError("malformed") from fault
 
 
+_WORDS = {"OW": "H", "OF": "f", "OL": "I", "OD": "d", "OV": "Q"}
+"""Binary VRs made of words: how `array` names a word of that size."""
+
+
 def _swap_words(dataset: FileDataset) -> None:
-    """Turn the words of every value of VR OW round: pydicom writes them in the order in which it read them."""
+    """Turn the words of every binary value round: pydicom writes them in the order in which it read them."""
     for element in dataset.iterall():
-        if element.VR == "OW" and isinstance(element.value, bytes):
-            words = array.array("H")
-            words.frombytes(element.value[: len(element.value) // 2 * 2])
+        if element.VR in _WORDS and isinstance(element.value, bytes):
+            words = array.array(_WORDS[element.VR])
+            words.frombytes(element.value[: len(element.value) // words.itemsize * words.itemsize])
             words.byteswap()
             element.value = words.tobytes()

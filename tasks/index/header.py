@@ -7,16 +7,19 @@ kilobytes, in front of the private groups that make headers large.
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from tasks.dicom.elements import Fetch, WalkError, pick
+from tasks.dicom.normalise import open_data_set
 from tasks.dicom.syntax import (
     MEDIA_STORAGE_DIRECTORY,
     MEDIA_STORAGE_SOP_CLASS,
     MEDIA_STORAGE_SOP_INSTANCE,
     SyntaxRefusalError,
     needs_more,
+    read_meta,
     read_start,
 )
 from tasks.dicom.text import SPECIFIC_CHARACTER_SET, decode_ascii, decode_text
@@ -100,7 +103,8 @@ def read_header(dump: bytes, path: bytes) -> IndexRow | Reject:
 def _read(descriptor: int, path: bytes) -> IndexRow | Reject:
     head = os.read(descriptor, _FIRST_READ)
     if not head:
-        return Reject(path=path, reason="empty")
+        ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return Reject(path=path, reason="empty" if ordinary else "special-file")
     try:
         if needs_more(head):
             head = os.pread(descriptor, 1 << 20, 0)
@@ -113,6 +117,8 @@ def _read(descriptor: int, path: bytes) -> IndexRow | Reject:
     except SyntaxRefusalError as refusal:
         if refusal.reason == "not-dicom":
             return Reject(path=path, reason="not-dicom")
+        if refusal.reason == "deflated":
+            return _read_deflated(descriptor, path)
         return _read_with_pydicom(descriptor, path, refusal.reason)
     except WalkError as fault:
         return _read_with_pydicom(descriptor, path, fault.reason)
@@ -136,6 +142,19 @@ def _make_row(
     for field, tag in (("sop_class_uid", MEDIA_STORAGE_SOP_CLASS), ("sop_instance_uid", MEDIA_STORAGE_SOP_INSTANCE)):
         fields[field] = fields[field] or decode_ascii(meta.get(tag, b""))
     return IndexRow(path=path, transfer_syntax_uid=transfer_syntax, slow_path=slow_path, **fields)
+
+
+def _read_deflated(descriptor: int, path: bytes) -> IndexRow | Reject:
+    """Read a file whose data set is deflated; pydicom would inflate without a bound, however large it becomes."""
+    source = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    try:
+        meta = read_meta(source)
+        data, start, reason = open_data_set(source)
+        fetch: Fetch = lambda offset, amount: data[offset : offset + amount]  # noqa: E731
+        values = pick(fetch, len(data), start.offset, explicit=start.explicit, wanted=WANTED, last=LAST_TAG)
+    except (SyntaxRefusalError, WalkError):
+        return Reject(path=path, reason="header-damaged")
+    return _make_row(path, values, meta.transfer_syntax, reason, meta.meta)
 
 
 def _read_with_pydicom(descriptor: int, path: bytes, reason: str) -> IndexRow | Reject:

@@ -17,6 +17,9 @@ REJECT_REASONS = {
 }
 """Why a file of the dump is not taken: code to sentence."""
 
+PASSING_REASONS = frozenset({"unreadable", "vanished"})
+"""Reasons that may be gone tomorrow although the file is the same: such a file is read again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStamp:

@@ -77,8 +77,10 @@ def scan_dump(dump: bytes) -> Inventory:
                         pending.append(path)
                     else:
                         _take(path, entry.stat(follow_symlinks=False), stamps, rejects)
-                except OSError:
+                except FileNotFoundError:
                     rejects.append(Reject(path=path, reason="vanished"))
+                except OSError:
+                    rejects.append(Reject(path=path, reason="unreadable"))
     stamps.sort(key=lambda stamp: stamp.path)
     rejects.sort(key=lambda reject: reject.path)
     return Inventory(stamps=tuple(stamps), rejects=tuple(rejects))

@@ -8,20 +8,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from tasks.database import Database
 from tasks.errors import DamagedRecordError
-from tasks.files import refusals_named, write_atomically
-from tasks.index.row import FileStamp, IndexRow, Reject
+from tasks.files import write_atomically
+from tasks.index.row import PASSING_REASONS, FileStamp, IndexRow, Reject
 
 SCHEMA_VERSION = 1
 """Raised when a table changes; an index of another version is refused, not guessed at."""
 
 _ROW_FIELDS = tuple(field.name for field in fields(IndexRow) if field.name != "path")
+
+_PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
 
 _SCHEMA = f"""
 CREATE TABLE file (
@@ -47,7 +49,6 @@ CREATE TABLE placement (
     file INTEGER NOT NULL REFERENCES file (id),
     way TEXT NOT NULL
 );
-PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
@@ -72,7 +73,7 @@ class IndexedFile:
     row: IndexRow
 
 
-class IndexStore:
+class IndexStore(Database):
     """The open index.
 
     Parameters
@@ -84,50 +85,24 @@ class IndexStore:
     ------
     DamagedRecordError
         If the file is no index, or one of another version.
+    DiskFullError, WorkspaceError
+        If the file system refuses, or another run is writing; every method may raise these.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with refusals_named(path.parent):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        try:
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                with self._transaction():
-                    for statement in _SCHEMA.split(";"):
-                        self._connection.execute(statement)
-            elif version != SCHEMA_VERSION:
-                raise DamagedRecordError(path=path, problem=f"it has the format {version}, not {SCHEMA_VERSION}")
-        except sqlite3.DatabaseError as fault:
-            raise DamagedRecordError(path=path, problem="it is not an index") from fault
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        with refusals_named(self._path.parent):
-            self._connection.execute("COMMIT")
+        super().__init__(path, [statement for statement in _SCHEMA.split(";") if statement.strip()], SCHEMA_VERSION)
+        self._read("PRAGMA journal_mode = WAL")
+        self._read("PRAGMA synchronous = NORMAL")
 
     def known_stamps(self) -> set[FileStamp]:
-        """Return the stamps of all files that have a row or a reject."""
-        rows = self._connection.execute("SELECT path, size, mtime_ns, device, inode FROM file")
+        """Return the stamps of all files that have a row, or a reject that reading them again would not change."""
+        rows = self._read(f"SELECT path, size, mtime_ns, device, inode FROM file WHERE reject NOT IN ({_PASSING})")  # noqa: S608 - our own codes
         return {FileStamp(path=p, size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in rows}
 
     def merge(self, stamps: Iterable[FileStamp], outcomes: Iterable[IndexRow | Reject]) -> None:
         """Take in one chunk's results, in one transaction; taking the same chunk in twice changes nothing.
+
+        A file that has a row or a reject already keeps it, unless the reject was a passing one.
 
         Parameters
         ----------
@@ -139,16 +114,17 @@ class IndexStore:
         with self._transaction():
             for stamp, outcome in zip(stamps, outcomes, strict=True):
                 reason = outcome.reason if isinstance(outcome, Reject) else ""
-                cursor = self._connection.execute(
-                    "INSERT INTO file (path, size, mtime_ns, device, inode, reject) VALUES (?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT DO NOTHING",
+                new = self._connection.execute(
+                    "INSERT INTO file (path, size, mtime_ns, device, inode, reject) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
+                    "ON CONFLICT (path, size, mtime_ns, device, inode) DO UPDATE SET reject = excluded.reject "
+                    f"WHERE file.reject IN ({_PASSING}) RETURNING id",
                     (stamp.path, stamp.size, stamp.mtime_ns, stamp.device, stamp.inode, reason),
-                )
-                if cursor.rowcount and isinstance(outcome, IndexRow):
+                ).fetchone()
+                if new and isinstance(outcome, IndexRow):
                     values = [getattr(outcome, name) for name in _ROW_FIELDS]
                     self._connection.execute(
                         f"INSERT INTO instance ({names}) VALUES ({marks})",  # noqa: S608 - names of our own fields
-                        [cursor.lastrowid, *values],
+                        [*new, *values],
                     )
 
     def finish_scan(self, stamps: Iterable[FileStamp], refused: Iterable[Reject]) -> None:
@@ -161,17 +137,17 @@ class IndexStore:
             )
             self._connection.execute("DELETE FROM refused")
             self._connection.executemany(
-                "INSERT INTO refused VALUES (?, ?)", ((reject.path, reject.reason) for reject in refused)
+                "INSERT OR REPLACE INTO refused VALUES (?, ?)", ((reject.path, reject.reason) for reject in refused)
             )
 
     def instances(self) -> Iterator[IndexedFile]:
         """Yield every DICOM file ever seen, sorted by path, then by the order of arrival."""
         names = ", ".join(f"instance.{name}" for name in _ROW_FIELDS)
-        cursor = self._connection.execute(
+        rows = self._read(
             "SELECT file.id, file.path, size, mtime_ns, device, inode, present, digest, "  # noqa: S608 - own fields
             f"{names} FROM instance JOIN file ON file.id = instance.file ORDER BY file.path, file.id"
         )
-        for number, path, size, mtime_ns, device, inode, present, digest, *values in cursor:
+        for number, path, size, mtime_ns, device, inode, present, digest, *values in rows:
             yield IndexedFile(
                 file=number,
                 stamp=FileStamp(path=path, size=size, mtime_ns=mtime_ns, device=device, inode=inode),
@@ -182,7 +158,7 @@ class IndexStore:
 
     def rejects(self) -> list[Reject]:
         """List what the dump holds now and is not taken, sorted by path."""
-        rows = self._connection.execute(
+        rows = self._read(
             "SELECT path, reject FROM file WHERE reject != '' AND present UNION ALL SELECT path, reason FROM refused"
         )
         return sorted((Reject(path=path, reason=reason) for path, reason in rows), key=lambda reject: reject.path)
@@ -196,7 +172,7 @@ class IndexStore:
 
     def placements(self) -> dict[str, int]:
         """Return what was placed: path below the sorted tree -> file."""
-        return dict(self._connection.execute("SELECT target, file FROM placement"))
+        return dict(self._read("SELECT target, file FROM placement"))
 
     def keep_placements(self, added: Iterable[tuple[str, int, str]], removed: Iterable[str]) -> None:
         """Note placements made, as (target, file, way), and targets taken away."""
@@ -206,24 +182,19 @@ class IndexStore:
 
     def counts(self) -> dict[str, int]:
         """Count what the index holds of the present dump."""
-        one = self._connection.execute
-        return {
-            "files": one(
-                "SELECT (SELECT count(*) FROM file WHERE present) + (SELECT count(*) FROM refused)"
-            ).fetchone()[0],
-            "dicom": one("SELECT count(*) FROM instance JOIN file ON id = file WHERE present").fetchone()[0],
-            "slow_path": one(
-                "SELECT count(*) FROM instance JOIN file ON id = file WHERE present AND slow_path != ''"
-            ).fetchone()[0],
-        }
+        (files,) = self._read("SELECT (SELECT count(*) FROM file WHERE present) + (SELECT count(*) FROM refused)")
+        (rows,) = self._read(
+            "SELECT count(*), count(nullif(slow_path, '')) FROM instance JOIN file ON id = file WHERE present"
+        )
+        return {"files": files[0], "dicom": rows[0], "slow_path": rows[1]}
 
     def census(self) -> dict[str, int]:
         """Count patients, DICOM studies, series and instances of the present dump."""
-        counted = self._connection.execute(
+        (counted,) = self._read(
             "SELECT count(DISTINCT patient_id || char(0) || patient_name), count(DISTINCT study_instance_uid), "
             "count(DISTINCT study_instance_uid || char(0) || series_instance_uid), count(DISTINCT sop_instance_uid), "
             "count(*) FROM instance JOIN file ON id = file WHERE present"
-        ).fetchone()
+        )
         names = ("patients", "dicom_studies", "series", "instances", "dicom_files")
         return dict(zip(names, counted, strict=True))
 
@@ -236,7 +207,10 @@ def write_chunk(path: Path, stamps: Iterable[FileStamp]) -> None:
 
 def read_chunk(path: Path) -> list[FileStamp]:
     """Read what `write_chunk` wrote."""
-    return [FileStamp(path=os.fsencode(p), size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in _read_list(path)]
+    with _shape_checked(path):
+        return [
+            FileStamp(path=os.fsencode(p), size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in _read_list(path)
+        ]
 
 
 def write_outcomes(path: Path, outcomes: Iterable[IndexRow | Reject]) -> None:
@@ -251,11 +225,9 @@ def write_outcomes(path: Path, outcomes: Iterable[IndexRow | Reject]) -> None:
 
 def read_outcomes(path: Path) -> list[IndexRow | Reject]:
     """Read what `write_outcomes` wrote."""
-    outcomes: list[IndexRow | Reject] = []
-    for record in _read_list(path):
-        record["path"] = os.fsencode(record["path"])
-        outcomes.append(Reject(**record) if "reason" in record else IndexRow(**record))
-    return outcomes
+    with _shape_checked(path):
+        records = [{**record, "path": os.fsencode(record["path"])} for record in _read_list(path)]
+        return [Reject(**record) if "reason" in record else IndexRow(**record) for record in records]
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -266,3 +238,11 @@ def _read_list(path: Path) -> list[Any]:
     if not isinstance(content, list):
         raise DamagedRecordError(path=path, problem="it holds no list")
     return content
+
+
+@contextlib.contextmanager
+def _shape_checked(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as fault:
+        raise DamagedRecordError(path=path, problem="it is of another version or was changed") from fault

@@ -475,12 +475,12 @@ def _split(planes: Sequence[Plane], places: list[list[int]]) -> _Split:
     places = [sorted(place, key=lambda index: _moment_key(planes[index])) for place in places]
     doubles = _doubles(planes, places)
     if statistics.median_low([len(place) - sum(k in doubles for k in place) for place in places]) == 1:
-        doubles = {index for place in places for index in place[1:]}
+        doubles = {index: place[0] for place in places for index in place[1:]}
     if doubles:
-        crowded = [place for place in places if doubles & set(place)]
-        text = f"{counted(len(doubles), 'image')} too many at {counted(len(crowded), 'place')}: "
-        text += _few([" and ".join(_name(planes[k]) for k in place[:_SENTENCES_NAMED]) for place in crowded]) + "."
-        findings.append(finding("double-position", text, (planes[k].source for place in crowded for k in place)))
+        pairs = [(double, doubles[double]) for place in places for double in place if double in doubles]
+        text = f"{counted(len(pairs), 'image')} too many: "
+        text += _few([f"{_name(planes[one])} lies where {_name(planes[other])} does" for one, other in pairs]) + "."
+        findings.append(finding("double-position", text, (planes[index].source for pair in pairs for index in pair)))
         places = [[index for index in place if index not in doubles] for place in places]
     if max(map(len, places)) == 1:
         volume = tuple(place[0] for place in places)
@@ -511,7 +511,7 @@ def _split(planes: Sequence[Plane], places: list[list[int]]) -> _Split:
         text = f"{len(partial)} of {counted(len(volumes), 'volume')} cover only some of the {len(places)} places "
         text += f"(the fullest {max(map(len, partial))}) and are left out."
         findings.append(finding("incomplete-volume", text, (planes[k].source for one in partial for k in one.values())))
-    left = sorted(doubles | {index for members in partial for index in members.values()})
+    left = sorted({*doubles, *(index for members in partial for index in members.values())})
     ordered = sorted(
         (tuple(members[number] for number in range(len(places))) for members in complete),
         key=lambda volume: _volume_key([planes[index] for index in volume], by),
@@ -519,21 +519,22 @@ def _split(planes: Sequence[Plane], places: list[list[int]]) -> _Split:
     return _Split(volumes=tuple(ordered), left_out=tuple(left), by=tuple(by), findings=findings)
 
 
-def _doubles(planes: Sequence[Plane], places: list[list[int]]) -> set[int]:
+def _doubles(planes: Sequence[Plane], places: list[list[int]]) -> dict[int, int]:
     """Find planes that nothing but a number tells from an earlier one at their place, if that is the exception."""
-    doubles: set[int] = set()
+    doubles: dict[int, int] = {}
     crowded = 0
     for place in places:
-        seen: set[Key] = set()
+        seen: dict[Key, int] = {}
         before = len(doubles)
         for index in place:
             plane = planes[index]
             sign = (*(read(plane) for _, read in _LABELS), *(read(plane) for _, read in _MOMENTS))
             if sign in seen:
-                doubles.add(index)
-            seen.add(sign)
+                doubles[index] = seen[sign]
+            else:
+                seen[sign] = index
         crowded += len(doubles) > before
-    return doubles if crowded * 2 < len(places) else set()
+    return doubles if crowded * 2 < len(places) else {}
 
 
 def _labels(planes: Sequence[Plane], places: list[list[int]]) -> tuple[list[str], dict[int, Key]]:

@@ -165,6 +165,7 @@ def test_a_double_in_a_series_of_several_volumes_is_named() -> None:
     arranged = arrange_planes([*planes, again])
     assert _codes(arranged.geometry) == {"double-position"}
     assert arranged.geometry.shape == (3, 8, 4, 6)
+    assert arranged.geometry.findings[0].files == ("zz-again.dcm", planes[10].source)
 
 
 def test_another_orientation_makes_single_planes(tmp_path: Path) -> None:

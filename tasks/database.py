@@ -1,0 +1,79 @@
+"""Open our SQLite files: made with their schema on first use, refused when they are of another version."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tasks.errors import DamagedRecordError
+from tasks.files import database_refusals_named, refusals_named
+
+
+class Database:
+    """A SQLite file that one process writes; the base of the stores that know what is in it.
+
+    Parameters
+    ----------
+    path
+        Made on first use, mode 0600.
+    schema
+        The statements that make its tables.
+    version
+        Of the schema; a file of another version is refused, not guessed at.
+
+    Raises
+    ------
+    DamagedRecordError
+        If the file is none of SQLite, or one of another version.
+    DiskFullError, WorkspaceError
+        If the file system refuses, or another run is writing; every method may raise these.
+    """
+
+    def __init__(self, path: Path, schema: Sequence[str], version: int) -> None:
+        self._path = path
+        with refusals_named(path.parent):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with database_refusals_named(path):
+            self._connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            ((found,),) = self._read("PRAGMA user_version")
+            if found == 0:
+                with self._transaction():
+                    for statement in schema:
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version = {version:d}")
+        except BaseException:
+            self._connection.close()
+            raise
+        if found not in (0, version):
+            self._connection.close()
+            raise DamagedRecordError(path=path, problem=f"it has the format {found}, not {version}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of a query."""
+        with database_refusals_named(self._path):
+            return self._connection.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Do everything inside or nothing of it."""
+        with database_refusals_named(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.DatabaseError):
+                    # SQLite may have rolled back by itself, as it does when the disk is full.
+                    self._connection.execute("ROLLBACK")
+                raise
