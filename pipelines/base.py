@@ -28,13 +28,11 @@ from tasks.index.scan import Inventory, scan_dump
 from tasks.logs import LOGGER, keep_fault, sentence_for
 from tasks.progress import ProgressBoard
 from tasks.receipt import Receipt, digest_of, read_receipt, write_receipt
+from tasks.status import RECEIPTS
 from tasks.workspace import Workspace, open_workspace
 
 STAGES = ("Indexing", "Sorting", "De-identifying", "Preparing")
 """The stages, as progress shows them."""
-
-RECEIPTS = ("index", "sort", "deidentify", "prepare-review")
-"""The stages' receipts, in the order of the graph."""
 
 BOARD = ProgressBoard(STAGES)
 """Made when this module is imported, so before Luigi forks a worker: all of them count on it."""

@@ -9,7 +9,7 @@ from tasks.index.store import IndexStore
 from tasks.receipt import read_receipt
 from tasks.workspace import Workspace
 
-STAGES = {"index": "Index", "sort": "Sort", "deidentify": "De-identify", "prepare-review": "Prepare review"}
+RECEIPTS = {"index": "Index", "sort": "Sort", "deidentify": "De-identify", "prepare-review": "Prepare review"}
 """The receipts in the order of the graph: name to title."""
 
 
@@ -29,7 +29,7 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
             holds = store.census()
             rejects = dict(sorted(Counter(reject.reason for reject in store.rejects()).items()))
     stages: dict[str, Any] = {}
-    for name, title in STAGES.items():
+    for name, title in RECEIPTS.items():
         receipt = read_receipt(workspace.receipts, name)
         stages[title] = {}
         if receipt is not None:
