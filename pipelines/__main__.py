@@ -28,7 +28,7 @@ from tasks.workspace import Workspace, open_workspace
 _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
     "review": ("Pillow",),
-    "codecs": ("pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
+    "codecs": ("pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
 }
 _NEEDED_FOR = {
     "core": "SortStudy and DeidentifyStudy",
