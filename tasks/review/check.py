@@ -133,7 +133,7 @@ def _geometry(folder: Path, entry: Entry) -> Iterator[Finding]:
     series = read_series(path for path in paths if path.is_file())
     different = _differences(series.geometry, entry.geometry)
     if different:
-        yield finding("geometry-differs", f"The instances give another {' and '.join(different)} than is listed.")
+        yield finding("geometry-differs", f"What the instances give differs from what is listed: {', '.join(different)}.")
     elif series.ordered_files() != paths:
         yield finding("geometry-differs", "The instances are listed in another order than their places give.")
 

@@ -196,7 +196,7 @@ def compose_montage(volume: Volume, *, title: str = "", numbers: bool = True) ->
             picture = Image.fromarray(np.ascontiguousarray(grey))
             sheet.paste(picture.resize(size, Image.Resampling.BILINEAR), (left, top))
         if numbers and wide >= NUMBERED_FROM and len(tiles) > 1:
-            draw.text((left + 2, top + 1), str(place + 1), fill=dim, font=font)
+            letters.stamp(str(place + 1), (left + 2, top + 1), times=1, fill=dim)
         if common is None and tile.view is not None and side >= NUMBERED_FROM:
             letters.write(tile.view, (left + 1, top + 1, left + size[0] - 1, top + size[1] - 1), times=1)
     if common is not None:
@@ -266,10 +266,17 @@ class _Letters:
             (view.top, middle, top),
             (view.bottom, middle, bottom),
         ):
-            mask = self._mask(text, times)
-            width, height = mask.size
+            width, height = self._mask(text, times).size
             place = (min(max(left, x - width // 2), right - width), min(max(top, y - height // 2), bottom - height))
-            self.sheet.paste(self.fill, (*place, place[0] + width, place[1] + height), mask)
+            self.stamp(text, place, times=times, fill=self.fill)
+
+    def stamp(self, text: str, place: tuple[int, int], *, times: int, fill: int | tuple[int, int, int]) -> None:
+        """Write a text with a thin black rim, so that it can be read on any picture."""
+        mask = self._mask(text, times)
+        x, y = place
+        for right, down in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            self.sheet.paste(0 if self.sheet.mode == "L" else (0, 0, 0), (x + right, y + down), mask)
+        self.sheet.paste(fill, (x, y), mask)
 
     def _mask(self, text: str, times: int) -> Image.Image:
         from PIL import Image, ImageDraw  # noqa: PLC0415 - pictures are an extra
