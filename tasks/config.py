@@ -7,9 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tasks.errors import StudyFileError
+
+
+def _require_name(value: Any) -> Any:
+    """Refuse what the operating system takes for no path; an empty one would silently mean the study file's folder."""
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise ValueError("names no file or folder")
+    return value
+
+
+_NamedPath = Annotated[Path, BeforeValidator(_require_name)]
 
 
 class _Section(BaseModel):
@@ -20,7 +30,7 @@ class _Section(BaseModel):
 class DeidentifySettings(_Section):
     """`[deidentify]`: who becomes whom."""
 
-    pseudonyms: Path | None = None
+    pseudonyms: _NamedPath | None = None
     """CSV with the columns patient_id and pseudonym; patients it does not name get the next free number."""
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}$")] = "SUB"
@@ -43,10 +53,10 @@ class ChunkSettings(_Section):
 class StudySettings(_Section):
     """A whole study file."""
 
-    dump: Path
+    dump: _NamedPath
     """The folder with the scanner's files; nothing in it is ever changed."""
 
-    workspace: Path
+    workspace: _NamedPath
     """The folder for everything scanward makes."""
 
     deidentify: DeidentifySettings = DeidentifySettings()
@@ -76,7 +86,8 @@ def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path |
             content[name] = str(given)
     try:
         # JSON mode, because strict Python mode refuses text for paths.
-        settings = StudySettings.model_validate_json(json.dumps(content, default=str))
+        # No key takes a date or a time, the only values of TOML that JSON has no word for: a list fails wherever it is.
+        settings = StudySettings.model_validate_json(json.dumps(content, default=lambda _: []))
     except ValidationError as fault:
         faults = "; ".join(_describe(error) for error in fault.errors())
         raise StudyFileError(path=path or "(none)", faults=faults) from fault
@@ -95,4 +106,5 @@ def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path |
 def _describe(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
     kinds = {"extra_forbidden": "is no key of a study file", "missing": "is missing"}
-    return f"{place} {kinds.get(error['type'], error['msg'].lower())}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place} {kinds.get(error['type'], message[:1].lower() + message[1:])}"

@@ -41,6 +41,9 @@ class Database:
             self._connection = sqlite3.connect(path, isolation_level=None)
         try:
             ((found,),) = self._read("PRAGMA user_version")
+            ((tables,),) = self._read("SELECT count(*) FROM sqlite_master")
+            if found == 0 and tables:
+                raise DamagedRecordError(path=path, problem="it is a database of another program")
             if found == 0:
                 with self._transaction():
                     for statement in schema:

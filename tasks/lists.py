@@ -36,4 +36,8 @@ def show_path(path: bytes) -> str:
 def _cell(text: str) -> str:
     for mark, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"), ("\x85", "\\x85")):
         text = text.replace(mark, escape)
-    return "".join(mark if mark.isprintable() or mark == " " else f"\\u{ord(mark):04x}" for mark in text)
+    return "".join(mark if mark.isprintable() or mark == " " else _escape(mark) for mark in text)
+
+
+def _escape(mark: str) -> str:
+    return f"\\u{ord(mark):04x}" if ord(mark) < 0x10000 else f"\\U{ord(mark):08x}"

@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from types import TracebackType
 
 from tasks.errors import ScanwardError
 
@@ -16,7 +15,8 @@ LOGGER = logging.getLogger("scanward")
 
 
 def configure_logging() -> None:
-    """Send plain lines to standard error, once."""
+    """Send plain lines to standard error, once, and nothing of what pydicom logs: its warnings quote header values."""
+    logging.getLogger("pydicom").propagate = False
     if LOGGER.handlers:
         return
     handler = logging.StreamHandler(sys.stderr)
@@ -50,18 +50,39 @@ def keep_fault(folder: Path, fault: BaseException) -> None:
         log.write(text + "\n")
 
 
+_TRACEBACK = "Traceback (most recent call last)"
+
+
 class FaultFilter(logging.Filter):
-    """Replaces the tracebacks that a framework logs by one sentence each, unless `debug` is set."""
+    """Replaces the faults and tracebacks that a framework logs by one sentence each, unless `debug` is set.
+
+    It finds them where `logging` keeps a fault, among a message's arguments, and written out in its text.
+    """
 
     debug = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; always let it pass."""
-        info: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None
-        info = record.exc_info
-        if info and info[1] is not None and not self.debug:
-            record.msg = sentence_for(info[1])
+        if self.debug:
+            return True
+        fault = record.exc_info[1] if record.exc_info else None
+        if fault is None and isinstance(record.msg, BaseException):
+            fault = record.msg
+        if fault is not None or _TRACEBACK in str(record.msg):
+            # A written-out traceback is logged while its fault is being handled, or nobody knows of which it was.
+            fault = fault or sys.exc_info()[1]
+            record.msg = sentence_for(fault) if fault is not None else sentence_for(Exception())
             record.args = ()
             record.exc_info = None
             record.exc_text = None
+        elif isinstance(record.args, tuple):
+            record.args = tuple(map(_without_fault, record.args))
         return True
+
+
+def _without_fault(argument: object) -> object:
+    if isinstance(argument, BaseException):
+        return sentence_for(argument)
+    if isinstance(argument, str) and _TRACEBACK in argument:
+        return sentence_for(sys.exc_info()[1] or Exception())
+    return argument

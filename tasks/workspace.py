@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import WorkspaceError
+from tasks.errors import DamagedRecordError, WorkspaceError
 from tasks.files import make_folder, refusals_named, write_atomically
 
 
@@ -111,6 +112,8 @@ def open_workspace(root: Path, *, dump: Path | None = None) -> Workspace:
     ------
     WorkspaceError
         If it cannot be written, or dump and workspace lie inside one another.
+    DamagedRecordError
+        If the workspace's key was changed.
     """
     root = Path(os.path.abspath(root))
     if dump is not None:
@@ -126,7 +129,10 @@ def open_workspace(root: Path, *, dump: Path | None = None) -> Workspace:
             raise WorkspaceError(path=root, problem="cannot be written (permission denied)")
         if not name.exists():
             write_atomically(name, secrets.token_hex(4).encode("ascii"), mode=0o600)
-        workspace = Workspace(root=root, key=name.read_text("ascii").strip())
+        key = name.read_text("ascii", "replace").strip()
+    if not re.fullmatch(r"[0-9a-f]{8}", key):
+        raise DamagedRecordError(path=name, problem="it does not hold eight hexadecimal digits")
+    workspace = Workspace(root=root, key=key)
     for folder in (workspace.sorted_tree, workspace.plans, workspace.receipts, workspace.lists, workspace.logs):
         make_folder(folder, mode=0o700)
     make_folder(workspace.released)

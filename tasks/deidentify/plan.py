@@ -165,7 +165,8 @@ def _describe(files: Iterable[SortedFile], subject: Subject) -> Person:
 
 def _target(row: IndexRow, subject: Subject, identity: Identity) -> str:
     dates = (row.study_date, row.series_date, row.acquisition_date, row.acquisition_datetime[:8], row.content_date)
-    moved = next((day for day in (shift_date(date.encode("ascii", "replace"), subject.shift_days) for date in dates) if day), None)
+    shifted = (shift_date(date.encode("ascii", "replace"), subject.shift_days) for date in dates)
+    moved = next((day for day in shifted if day), None)
     visit = f"ses-{moved.decode()}" if moved else "ses-unknown"
     series = f"{_number(row.series_number, 3)}_{identity.tag(row.study_instance_uid, row.series_instance_uid)}"
     return (

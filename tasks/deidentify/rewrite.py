@@ -117,7 +117,7 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
     try:
         data, start, by_pydicom = open_data_set(source)
     except SyntaxRefusalError as refusal:
-        raise RefusalError("private-syntax" if refusal.reason == "private-syntax" else "malformed") from refusal
+        raise RefusalError(refusal.reason if refusal.reason in REFUSALS else "malformed") from refusal
     if not _STANDARD_SYNTAX.fullmatch(start.transfer_syntax):
         # It begins like one of the standard's; what follows could be anything, and would stand in the export.
         raise RefusalError("private-syntax")

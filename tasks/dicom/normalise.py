@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import io
+import struct
 import warnings
 import zlib
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def open_data_set(source: bytes) -> tuple[bytes, DataSetStart, str]:
     Raises
     ------
     SyntaxRefusalError
-        If there is no way to the data set.
+        If there is no way to the data set; "truncated" if it ends too early.
     """
     try:
         return source, read_start(source), ""
@@ -73,7 +74,7 @@ def _rewrite_with_pydicom(source: bytes) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(io.BytesIO(source), force=True)
+            dataset = _read_to_the_end(source)
             if dataset.original_encoding[1] is False:
                 _swap_words(dataset)
             syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -82,8 +83,31 @@ def _rewrite_with_pydicom(source: bytes) -> bytes:
             out = io.BytesIO()
             pydicom.dcmwrite(out, dataset, enforce_file_format=True)
             return out.getvalue()
+    except SyntaxRefusalError:
+        raise
     except Exception as fault:  # damaged input makes pydicom raise anything, in words that quote values
         raise SyntaxRefusalError("malformed") from fault
+
+
+def _read_to_the_end(source: bytes) -> FileDataset:
+    """Read a file that is not cut: pydicom takes what it finds of a cut one for all there was.
+
+    An element put behind the end is found where it was put, or swallowed by what lacks its own end.
+    """
+    import pydicom  # noqa: PLC0415
+
+    dataset = pydicom.dcmread(io.BytesIO(source), force=True)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_deflated:
+        return dataset  # whether a deflated stream is whole it tells itself
+    implicit, little = dataset.original_encoding
+    order = "<" if little else ">"
+    mark = b"end of the data "
+    head = struct.pack(order + "HH", 0xFFFC, 0xFFFC) + (b"" if implicit else b"OB\0\0") + struct.pack(order + "L", 16)
+    again = pydicom.dcmread(io.BytesIO(source + head + mark), force=True)
+    if 0xFFFCFFFC not in again or again.get_item(0xFFFCFFFC).value != mark:
+        raise SyntaxRefusalError("truncated")
+    return dataset
 
 
 _WORDS = {"OW": "H", "OF": "f", "OL": "I", "OD": "d", "OV": "Q"}

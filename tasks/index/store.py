@@ -172,10 +172,17 @@ class IndexStore(Database):
 
     def placements(self) -> dict[str, int]:
         """Return what was placed: path below the sorted tree -> file."""
-        return dict(self._read("SELECT target, file FROM placement"))
+        return dict(self._read("SELECT target, file FROM placement WHERE way != ''"))
+
+    def unfinished_placements(self) -> dict[str, int]:
+        """Return what was noted with an empty way and never confirmed: it may stand in the tree or not, or be another's."""
+        return dict(self._read("SELECT target, file FROM placement WHERE way = ''"))
 
     def keep_placements(self, added: Iterable[tuple[str, int, str]], removed: Iterable[str]) -> None:
-        """Note placements made, as (target, file, way), and targets taken away."""
+        """Note placements made, as (target, file, way), and targets taken away.
+
+        An empty way notes what is about to be placed.
+        """
         with self._transaction():
             self._connection.executemany("DELETE FROM placement WHERE target = ?", ((target,) for target in removed))
             self._connection.executemany("INSERT OR REPLACE INTO placement VALUES (?, ?, ?)", added)

@@ -133,7 +133,8 @@ def _geometry(folder: Path, entry: Entry) -> Iterator[Finding]:
     series = read_series(path for path in paths if path.is_file())
     different = _differences(series.geometry, entry.geometry)
     if different:
-        yield finding("geometry-differs", f"What the instances give differs from what is listed: {', '.join(different)}.")
+        text = f"What the instances give differs from what is listed: {', '.join(different)}."
+        yield finding("geometry-differs", text)
     elif series.ordered_files() != paths:
         yield finding("geometry-differs", "The instances are listed in another order than their places give.")
 

@@ -24,7 +24,7 @@ LONGEST_NAME = 255
 _LONGEST_PART = 80
 """Bytes that one header value may take of a name; three of them and a hash stay below `LONGEST_NAME`."""
 
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
+_RESERVED = re.compile(r"(?is)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$")
 _KEPT_MARKS = frozenset("-+.,=")
 
 
@@ -40,25 +40,30 @@ def safe_part(text: str, *, limit: int = _LONGEST_PART) -> str:
     text
         The value, decoded.
     limit
-        The most bytes of UTF-8 the piece may take.
+        The most bytes of UTF-8 the piece may take; one more for a reserved name.
     """
     composed = unicodedata.normalize("NFC", text)
     kept = "".join(mark if mark.isalnum() or mark in _KEPT_MARKS or _combines(mark) else "_" for mark in composed)
     kept = re.sub(r"_+", "_", kept)
     kept = re.sub(r"\.{2,}", "_", kept).strip("._- ")
     cut = kept.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore").strip("._- ")
-    return cut + "_" if _RESERVED.fullmatch(cut) else cut
+    # Windows looks at what stands before the first dot: "con.1" is as reserved as "con".
+    return _RESERVED.sub(r"\1_\2", cut)
 
 
 def short_hash(*identity: str, digits: int = 8) -> str:
     """Name an identity by the first hexadecimal digits of its SHA-256."""
-    return hashlib.sha256("\0".join(identity).encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    # A value may hold the separator: escaped, or two identities with shifted borders would be one.
+    parts = (part.replace("\1", "\1\1").replace("\0", "\1\0") for part in identity)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def visit_date(row: IndexRow) -> str:
     """Return the date a file is filed under, as YYYY-MM-DD: the study's, else the series', else the acquisition's."""
     for value in (row.study_date, row.series_date, row.acquisition_date, row.acquisition_datetime, row.content_date):
         digits = value.replace(".", "")[:8]
+        if not re.fullmatch(r"[0-9]{8}", digits):
+            continue
         try:
             return datetime.datetime.strptime(digits, "%Y%m%d").date().isoformat()  # noqa: DTZ007 - a date, no moment
         except ValueError:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ _NO_WAY = frozenset(
 )
 """What the kernel answers where a way does not exist between two file systems, as opposed to failing."""
 
+_NO_WAY_FOR_ONE = frozenset({errno.EPERM, errno.EMLINK})
+"""Answers of these that may concern one file alone: an immutable one, or one with too many links already."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -32,10 +36,17 @@ class Order:
 
 
 class Placer:
-    """Places files, remembering for each pair of devices the cheapest way that works there."""
+    """Places files, remembering for each pair of devices the cheapest way that works there.
 
-    def __init__(self) -> None:
-        self._ways: dict[tuple[int, int], str] = {}
+    Parameters
+    ----------
+    tree
+        The folder that all targets lie below; it alone is named in a fault, because the names in it quote patients.
+    """
+
+    def __init__(self, tree: Path) -> None:
+        self._tree = tree
+        self._cheapest: dict[tuple[int, int], int] = {}
 
     def place(self, order: Order) -> str:
         """Place one file; return the way: "reflink", "link", "copy", or "there" if it was already in place.
@@ -45,24 +56,27 @@ class Placer:
         CollisionError
             If something else stands at the target.
         FileNotFoundError
-            If the source is gone.
+            If the source is gone, or no ordinary file any more.
         """
-        status = os.stat(order.source)
+        status = os.lstat(order.source)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
         folder_device = os.stat(order.target.parent).st_dev
         pair = (status.st_dev, folder_device)
-        ways = WAYS if pair not in self._ways else WAYS[list(WAYS_BY_NAME).index(self._ways[pair]) :]
-        for name, way in ways:
+        cheapest = self._cheapest.get(pair, 0)
+        for number, (name, way) in enumerate(WAYS[cheapest:], cheapest):
             try:
                 way(order)
             except FileExistsError:
-                if os.path.samefile(order.source, order.target) or same_content(order.source, order.target):
+                if _is_there(order):
                     return "there"
-                raise CollisionError(count=1, path=order.target.parent) from None
+                raise CollisionError(count=1, path=self._tree) from None
             except OSError as refusal:
                 if refusal.errno not in _NO_WAY:
                     raise
+                if number == cheapest and refusal.errno not in _NO_WAY_FOR_ONE:
+                    cheapest = self._cheapest[pair] = number + 1
                 continue
-            self._ways[pair] = name
             return name
         raise AssertionError("copying is a way everywhere")
 
@@ -70,7 +84,7 @@ class Placer:
 def place_all(
     orders: Iterable[Order], tree: Path, *, advance: Callable[[int], None]
 ) -> tuple[dict[Path, str], list[Path]]:
-    """Carry out many orders and make them durable.
+    """Carry out many orders and make them durable; a place that is taken does not keep the others from theirs.
 
     Parameters
     ----------
@@ -90,7 +104,8 @@ def place_all(
     ------
     CollisionError, DiskFullError, WorkspaceError
     """
-    placer = Placer()
+    placer = Placer(tree)
+    taken = 0
     ways: dict[Path, str] = {}
     vanished: list[Path] = []
     folders: set[Path] = set()
@@ -104,9 +119,13 @@ def place_all(
                 ways[order.target] = placer.place(order)
             except FileNotFoundError:
                 vanished.append(order.target)
+            except CollisionError:
+                taken += 1
             advance(1)
         for folder in _with_parents(folders, tree):
             fsync_folder(folder)
+    if taken:
+        raise CollisionError(count=taken, path=tree)
     return ways, vanished
 
 
@@ -122,6 +141,13 @@ def take_away(targets: Iterable[Path], tree: Path) -> None:
             if folder != tree:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+def _is_there(order: Order) -> bool:
+    """Tell whether the target is the source already, or an ordinary file with the same bytes."""
+    if not stat.S_ISREG(os.lstat(order.target).st_mode):
+        return False
+    return os.path.samefile(order.source, order.target) or same_content(order.source, order.target)
 
 
 def _with_parents(folders: set[Path], tree: Path) -> set[Path]:
@@ -180,5 +206,3 @@ def _fresh(target: Path) -> Iterator[Path]:
 
 WAYS: tuple[tuple[str, Callable[[Order], None]], ...] = (("reflink", _reflink), ("link", _link), ("copy", _copy))
 """The ways to place a file, cheapest safe one first; a reflink shares no inode, so it goes before a hard link."""
-
-WAYS_BY_NAME = dict(WAYS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -57,3 +59,36 @@ def other_device(folder: Path) -> Iterator[Path]:
         pytest.skip("this machine has no second device at /dev/shm")
     with tempfile.TemporaryDirectory(prefix="scanward-test-", dir=shared) as name:
         yield Path(name)
+
+
+def make_socket(path: Path) -> None:
+    """Leave a socket at a path of any length."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as stream:
+            # A socket's address holds 108 bytes; the way over the open folder is always short.
+            stream.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def deep_folder(folder: Path, length: int) -> Iterator[Path]:
+    """Make folders below `folder` until the path is `length` bytes long, which may be more than the kernel takes."""
+    path = os.fsencode(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    first = b""
+    try:
+        while len(path) < length:
+            name = b"d" * min(200, max(1, length - len(path) - 1))
+            first = first or path + b"/" + name
+            os.mkdir(name, dir_fd=descriptor)
+            deeper = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+            path += b"/" + name
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+        if first:
+            shutil.rmtree(first)

@@ -23,8 +23,8 @@ from tasks.lists import read_list
 PROGRAMS = Path(sys.executable).parent
 """Where the scripts `luigi`, `luigid` and `scanward` of this environment stand."""
 
-DEADLINE_SECONDS = 600
-"""Nothing that these tests start takes a tenth of it; a program that hangs ends here, and so does its test."""
+DEADLINE_SECONDS = 120
+"""Nothing that these tests start takes half of it; a program that hangs ends here, and so does its test."""
 
 _NOT_INHERITED = ("LUIGI_CONFIG_PATH", "PYTHONPATH", "PYTHONWARNINGS", "SCANWARD_TEST_DATA", "COLUMNS", "TERM")
 

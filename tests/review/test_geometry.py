@@ -159,9 +159,11 @@ def test_a_double_that_was_acquired_later_is_a_double_all_the_same() -> None:
 
 def test_a_double_in_a_series_of_several_volumes_is_named() -> None:
     planes = [
-        replace(one, temporal_position=float(v), source=f"{v}{one.source}") for v in (1, 2, 3) for one in _stack()
+        replace(one, temporal_position=float(v), instance_number=1.0, source=f"{v}{one.source}")
+        for v in (1, 2, 3)
+        for one in _stack()
     ]
-    again = replace(planes[10], source="zz-again.dcm", instance_number=999.0)
+    again = replace(planes[10], source="zz-again.dcm", instance_number=9.0)
     arranged = arrange_planes([*planes, again])
     assert _codes(arranged.geometry) == {"double-position"}
     assert arranged.geometry.shape == (3, 8, 4, 6)
