@@ -217,6 +217,7 @@ class StageTask(StudyTask):
             receipt is not None
             and receipt.input_digest == self.input_digest() != ""
             and receipt.settings_digest == self.settings_digest()
+            and self.is_still_there(receipt)
         )
         if os.getpid() == _MAIN_PROCESS:
             _seen.setdefault(self.stage, (self, done))
@@ -224,6 +225,10 @@ class StageTask(StudyTask):
                 # Here and not where the work is done: with several workers that is another process.
                 BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
         return done
+
+    def is_still_there(self, receipt: Receipt) -> bool:  # noqa: ARG002 - for those that need it
+        """Tell whether what the receipt speaks of was not taken away since; a glance, not a search."""
+        return True
 
     def receipt(self) -> Receipt | None:
         """Read this stage's receipt, if it stands."""
@@ -272,6 +277,15 @@ class StageTask(StudyTask):
         """Remove this stage's work lists, now that its receipt stands."""
         for plan in self.place.plans.glob(f"{prefix}-*"):
             shutil.rmtree(plan)
+
+
+def holds_something(folder: Path) -> bool:
+    """Tell whether a folder exists and is not empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
 
 
 def now() -> dt.datetime:

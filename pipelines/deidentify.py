@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask
+from pipelines.base import ChunkTask, StageTask, holds_something
 from pipelines.sort import SortStudy
 from tasks.errors import UnaccountedError
 from tasks.files import make_folder, sweep_temporaries
 from tasks.index.store import IndexStore
 from tasks.lists import write_list
-from tasks.receipt import digest_of
+from tasks.receipt import Receipt, digest_of
 from tasks.sort.place import take_away
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class DeidentifyStudy(StageTask):
         settings = {"profile": DEFAULT_PROFILE.digest(), "prefix": self.settings.deidentify.prefix, "listed": listed}
         return digest_of(settings)
 
+    def is_still_there(self, receipt: Receipt) -> bool:
+        """Tell whether the export was not taken away."""
+        return not receipt.counts["exported"] or holds_something(self.place.export)
+
     def work(self) -> Iterator[Any]:
         """Plan what is new, have the chunks done, merge, take away what no longer belongs, check the sums."""
         from tasks.deidentify.export import read_rows  # noqa: PLC0415
@@ -145,7 +149,10 @@ class DeidentifyStudy(StageTask):
         patients = patients_of(files)
         subjects = assign_subjects(self.place.key_map, patients, identity, numbering)
         orders, people = plan_export(patients, subjects, identity)
-        finished = {(row.source, row.identity, row.target) for row in done}
+        export = self.place.export
+        finished = {
+            (row.source, row.identity, row.target) for row in done if row.reason or os.path.lexists(export / row.target)
+        }
         new: list[ExportOrder] = [
             order for order in orders if (order.source, order.identity, order.target) not in finished
         ]

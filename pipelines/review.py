@@ -14,7 +14,7 @@ from pipelines.base import ChunkTask, StageTask, say_and_exit
 from pipelines.deidentify import DeidentifyStudy
 from tasks.errors import ManifestError, MissingPackageError
 from tasks.files import make_folder, sweep_temporaries, write_json
-from tasks.receipt import digest_of
+from tasks.receipt import Receipt, digest_of
 
 if TYPE_CHECKING:
     from tasks.review.manifest import Entry
@@ -74,9 +74,9 @@ class PrepareReview(StageTask):
         """The review manifest."""
         return self.place.review / "manifest.json"
 
-    def complete(self) -> bool:
-        """Tell whether the manifest of the present export stands."""
-        return super().complete() and self.manifest_path.exists()
+    def is_still_there(self, receipt: Receipt) -> bool:  # noqa: ARG002 - the manifest is there or not
+        """Tell whether the manifest was not taken away."""
+        return self.manifest_path.exists()
 
     def work(self) -> Iterator[Any]:
         """Prepare the series that are new or changed, and merge their entries with those that stand."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.base import BOARD, ChunkTask, StageTask
+from pipelines.base import BOARD, ChunkTask, StageTask, holds_something
 from tasks.errors import UnaccountedError
 from tasks.files import file_digest, sweep_temporaries
 from tasks.index.header import read_header
@@ -22,7 +22,7 @@ from tasks.index.store import (
     write_outcomes,
 )
 from tasks.lists import show_path, write_list
-from tasks.receipt import digest_of
+from tasks.receipt import Receipt, digest_of
 from tasks.sort.place import Order, place_all, take_away
 from tasks.sort.plan import SortPlan, files_to_digest, plan_sort
 
@@ -117,12 +117,16 @@ class SortStudy(StageTask):
         """Name the layout."""
         return digest_of({"layout": LAYOUT_VERSION})
 
+    def is_still_there(self, receipt: Receipt) -> bool:
+        """Tell whether the sorted tree was not taken away."""
+        return not receipt.counts["placed"] or holds_something(self.place.sorted_tree)
+
     def work(self) -> None:
         """Plan the tree, place what is new, take away what moved, and check that every file is accounted for."""
         tree = self.place.sorted_tree
         sweep_temporaries(tree)
         with IndexStore(self.place.index) as store:
-            placed = store.placements()
+            placed = {target: file for target, file in store.placements().items() if os.path.lexists(tree / target)}
             kept = set(placed.values())
             files = [file for file in store.instances() if file.present or file.file in kept]
             digests, gone = self._digest(store, files, placed)

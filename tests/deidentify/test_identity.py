@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import uuid
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,11 @@ def test_the_fingerprint_tells_neither_the_secret_nor_a_key() -> None:
 
 def test_nothing_depends_on_the_process_or_on_what_came_before() -> None:
     """Python salts its own hashes anew in every process; a replacement must not follow them."""
-    told = "from tasks.deidentify.identity import Identity; i = Identity(bytes(range(32)));" "print(i.new_uid('1.2.3.4'), i.shift_for('id:A'), i.tag('a', 'b'), i.rank('a').hex())"  # fmt: skip
+    told = (
+        "from tasks.deidentify.identity import Identity\n"
+        "i = Identity(bytes(range(32)))\n"
+        "print(i.new_uid('1.2.3.4'), i.shift_for('id:A'), i.tag('a', 'b'), i.rank('a').hex())"
+    )
     fresh = Identity(SECRET)
     for number in range(1000):
         fresh.new_uid(f"1.2.{number}")
@@ -126,7 +129,7 @@ def test_the_standards_own_uids_stay() -> None:
     assert all(KNOWN.new_uid(uid) == uid for uid in UID_dictionary)
 
 
-def test_many_uids_are_mapped_the_same_though_not_all_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_uids_are_mapped_the_same_though_not_all_are_remembered() -> None:
     uids = [f"1.2.{number}" for number in range(500_100)]
     first = KNOWN.new_uid(uids[0])
     busy = Identity(SECRET)
@@ -359,15 +362,25 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         load_secret(tmp_path / "file" / "secret")
 
 
-def _load(path: Path) -> bytes:
-    return load_secret(path)
-
-
 def test_processes_that_start_together_get_one_secret(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(4) as pool:
-        for attempt in range(5):
-            path = tmp_path / str(attempt)
-            assert len(set(pool.map(_load, [path] * 8))) == 1
+    eager = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tasks.deidentify.identity import load_secret\n"
+        "sys.stdin.readline()\n"
+        "for number in range(50): print(load_secret(Path(sys.argv[1]) / str(number)).hex())\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", eager, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    told = [process.communicate()[0] for process in started]
+    assert len(told[0].split()) == 50
+    assert set(told) == {told[0]}
 
 
 def test_a_process_killed_while_it_draws_the_secret_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
