@@ -7,11 +7,14 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
 
 from luigi.configuration import get_config
+from luigi.parameter import ParameterException
+from luigi.task_register import TaskClassException
 
-from tasks.errors import PackageConflictError
-from tasks.logs import FaultFilter, configure_logging
+# Nothing of `tasks` is imported here before `check_package_owners` has seen that it is ours.
 
 RETURN_CODES = {
     "already_running": 10,
@@ -28,13 +31,13 @@ _DEFAULTS = {
     # A traceback can quote a patient: no mail of Luigi's leaves the machine, the night report is the only one.
     ("worker", "send_failure_email"): "false",
     ("worker", "keep_alive"): "false",
-    ("scheduler", "retry_count"): "2",
-    ("scheduler", "retry_delay"): "5",
-    ("scheduler", "disable_window"): "3600",
+    # Luigi would try every fault again while other tasks are running; the few that may pass are tried again by the task.
+    ("scheduler", "retry_delay"): "-1",
     **{("retcode", name): str(code) for name, code in RETURN_CODES.items()},
 }
 
 _NAMES = ("pipelines", "tasks", "viewer")
+_STOPPED_BY_HAND = 130
 
 
 def check_package_owners() -> None:
@@ -49,18 +52,27 @@ def check_package_owners() -> None:
         spec = importlib.util.find_spec(name)
         strangers = [owner for owner in owners.get(name, []) if owner != "scanward"]
         if strangers:
-            _refuse(PackageConflictError(name=name, stranger=", ".join(sorted(set(strangers)))))
+            _refuse(home, name, ", ".join(sorted(set(strangers))))
         if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
-            _refuse(PackageConflictError(name=name, stranger="a package elsewhere"))
+            _refuse(home, name, "a package elsewhere")
 
 
-def _refuse(fault: PackageConflictError) -> None:
+def _refuse(home: Path, name: str, stranger: str) -> NoReturn:
+    # By its place, because the stranger may be the one that answers to `tasks`.
+    spec = importlib.util.spec_from_file_location("scanward_errors", home / "tasks" / "errors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    errors = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(errors)
+    fault = errors.PackageConflictError(name=name, stranger=stranger)
     sys.stderr.write(f"{fault}\n")
     raise SystemExit(fault.exit_code)
 
 
 def set_luigi_defaults() -> None:
-    """Set Luigi's options where the user's own configuration says nothing."""
+    """Set Luigi's options where the user's own configuration says nothing, and have every fault told in one sentence."""
+    from tasks.logs import FaultFilter, configure_logging  # noqa: PLC0415
+
     configure_logging()
     config = get_config()  # type: ignore[no-untyped-call] # Luigi's
     for (section, option), value in _DEFAULTS.items():
@@ -73,7 +85,27 @@ def set_luigi_defaults() -> None:
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(known, FaultFilter) for known in logger.filters):
         FaultFilter.debug = "--debug" in sys.argv
+        FaultFilter.own_words = (ParameterException, TaskClassException)
         logger.addFilter(FaultFilter())
+    sys.excepthook = _end_uncaught
+
+
+def _end_uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    """Say in one sentence what Luigi lets through: a task it does not know, and Ctrl-C."""
+    from tasks.errors import UsageError  # noqa: PLC0415
+    from tasks.logs import FaultFilter  # noqa: PLC0415
+
+    if issubclass(kind, KeyboardInterrupt):
+        sentence, code = "Stopped. The same command goes on where this one was.", _STOPPED_BY_HAND
+    elif issubclass(kind, TaskClassException):
+        sentence, code = " ".join(str(fault).split()), UsageError.exit_code
+    else:
+        sys.__excepthook__(kind, fault, trace)
+        return
+    if FaultFilter.debug:
+        sys.__excepthook__(kind, fault, trace)
+    sys.stderr.write(f"{sentence}\n")
+    raise SystemExit(code)
 
 
 def _is_set(section: str, option: str) -> bool:

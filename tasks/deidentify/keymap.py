@@ -82,6 +82,9 @@ def _assign(
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables:
+            raise KeyMapError(what="key map", path=path, problem="it is a database of another program")
         for statement in _SCHEMA:
             connection.execute(statement)
         connection.execute("INSERT INTO fact VALUES ('secret', ?)", (identity.fingerprint(),))

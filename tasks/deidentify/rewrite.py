@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
 
@@ -42,6 +43,9 @@ IMPLEMENTATION_CLASS_UID = "2.25.195420376618744139325190184367013487912"
 """(0002,0012): names this software, drawn once."""
 
 _IMPLEMENTATION_VERSION = f"SCANWARD_{__version__.replace('.', '_')}"[:16]
+MOST_ELEMENTS = 4_000_000
+"""More elements, items counted, are taken for an attack on the memory; 10,000 enhanced frames have half of it."""
+
 _MARKERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
@@ -122,9 +126,11 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
         # It begins like one of the standard's; what follows could be anything, and would stand in the export.
         raise RefusalError("private-syntax")
     try:
-        elements = list(walk(data, start.offset, explicit=start.explicit))
+        elements = list(islice(walk(data, start.offset, explicit=start.explicit), MOST_ELEMENTS + 1))
     except WalkError as fault:
         raise RefusalError("truncated" if fault.reason == "truncated" else "malformed") from fault
+    if len(elements) > MOST_ELEMENTS:
+        raise RefusalError("malformed")
     job = _Job(data, elements, identity, subject)
     top = job.top_level_texts()
     verdict = sop_class_verdict(

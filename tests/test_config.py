@@ -1,0 +1,144 @@
+"""A study file is taken whole or refused with all its faults at once, each with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.config import StudySettings, read_study
+from tasks.errors import StudyFileError
+from tests import strategies
+from tests.conftest import REPOSITORY
+
+
+def _read(folder: Path, text: str) -> StudySettings:
+    path = folder / "trial.toml"
+    path.write_text(text, "utf-8")
+    return read_study(path)
+
+
+GOOD = 'dump = "in"\nworkspace = "/srv/trial"\n'
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    settings = _read(tmp_path, GOOD + '[deidentify]\npseudonyms = "../list.csv"\n')
+    assert settings.dump == tmp_path / "in"
+    assert settings.workspace == Path("/srv/trial")
+    assert settings.deidentify.pseudonyms == tmp_path / "../list.csv"
+    assert (settings.deidentify.prefix, settings.chunks.index_files) == ("SUB", 2000)
+
+
+def test_words_of_the_command_line_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = read_study(None, dump=Path("in"), workspace=Path("out"))
+    assert (settings.dump, settings.workspace) == (tmp_path / "in", tmp_path / "out")
+    (tmp_path / "trial.toml").write_text(GOOD)
+    settings = read_study(tmp_path / "trial.toml", dump=Path("other"))
+    assert (settings.dump, settings.workspace) == (tmp_path / "other", Path("/srv/trial"))
+
+
+def test_all_faults_are_told_at_once_with_their_place(tmp_path: Path) -> None:
+    text = """
+workspace = 3
+speed = "high"
+[deidentify]
+prefix = "no spaces please"
+pseudonym = "list.csv"
+[chunks]
+index_files = "many"
+export_instances = 0
+review_series = 2.5
+"""
+    with pytest.raises(StudyFileError) as caught:
+        _read(tmp_path, text)
+    sentence = str(caught.value)
+    for place in (
+        "dump is missing",
+        "workspace ",
+        "speed is no key",
+        "deidentify.prefix ",
+        "deidentify.pseudonym is no key",
+        "chunks.index_files ",
+        "chunks.export_instances ",
+        "chunks.review_series ",
+    ):
+        assert place in sentence
+    assert "[A-Za-z0-9]" in sentence
+    assert str(tmp_path / "trial.toml") in sentence
+    assert sentence.count(";") == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("=", "it is not TOML"),
+        (GOOD + GOOD, "it is not TOML"),
+        ("", "dump is missing; workspace is missing"),
+        ('dump = ""\nworkspace = "w"', "dump names no file or folder"),
+        ('dump = " "\nworkspace = "w"', "dump names no file or folder"),
+        ('dump = "a\\u0000b"\nworkspace = "w"', "dump names no file or folder"),
+        ('dump = 2020-01-01\nworkspace = "w"', "dump "),
+        (GOOD + "[deidentify]\nprefix = 2020-01-01", "deidentify.prefix "),
+        (GOOD + '[deidentify]\npseudonyms = ""', "deidentify.pseudonyms names no file or folder"),
+        (GOOD + "chunks = 3", "chunks "),
+        (GOOD + "[chunks]\nindex_files = nan", "chunks.index_files "),
+        (GOOD + "[chunks]\nindex_files = true", "chunks.index_files "),
+        (GOOD + "[chunks]\nindex_files = 2000.0", "chunks.index_files "),
+        (GOOD + "[chunks]\nindex_files = 1000000", "chunks.index_files "),
+        (GOOD + "[[chunks]]\nindex_files = 1", "chunks "),
+        (GOOD + "[monitor]\n", "monitor is no key"),
+    ],
+)
+def test_each_fault_is_refused(text: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        _read(tmp_path, text)
+    assert f"cannot be used: {fault}" in str(caught.value)
+
+
+def test_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match="cannot be read"):
+        read_study(tmp_path / "none.toml")
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(StudyFileError, match="cannot be read"):
+        read_study(tmp_path / "folder.toml")
+    (tmp_path / "latin.toml").write_bytes('dump = "Müller"'.encode("latin-1"))
+    with pytest.raises(StudyFileError, match="not TOML"):
+        read_study(tmp_path / "latin.toml")
+
+
+def test_byte_order_mark_is_told(tmp_path: Path) -> None:
+    """Notepad writes one; TOML forbids it."""
+    (tmp_path / "trial.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    with pytest.raises(StudyFileError, match="not TOML"):
+        read_study(tmp_path / "trial.toml")
+
+
+@given(st.text(max_size=120) | st.lists(st.sampled_from(("dump", "=", '"x"', "\n", "[chunks]", "[[", "1", "nan", "{}", "."))).map("".join))
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        read_study(path)
+    except StudyFileError as fault:
+        assert str(path) in str(fault)  # noqa: PT017 - either outcome is allowed
+
+
+@given(strategies.file_names())
+def test_any_folder_can_be_named(name: bytes) -> None:
+    folder = Path("/srv") / name.decode("utf-8", "replace")
+    settings = read_study(None, dump=folder, workspace=folder / "w")
+    assert settings.dump == folder
+
+
+@pytest.mark.parametrize("name", ["example.toml", "demo.toml"])
+def test_shipped_files_are_good(name: str) -> None:
+    read_study(REPOSITORY / "configs" / name)
+
+
+def test_settings_do_not_change(tmp_path: Path) -> None:
+    settings = _read(tmp_path, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.dump = tmp_path
