@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import atexit
 import datetime as dt
+import errno
+import json
 import os
 import shutil
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +28,9 @@ from luigi.parameter import ParameterVisibility
 from tasks import __version__
 from tasks.config import StudySettings, read_study
 from tasks.errors import DumpError, ScanwardError, UsageError
-from tasks.files import make_folder, sweep_temporaries
+from tasks.files import make_folder, sweep_temporaries, write_json
 from tasks.index.scan import Inventory, scan_dump
-from tasks.logs import LOGGER, keep_fault, sentence_for
+from tasks.logs import LOGGER, FaultFilter, keep_fault, sentence_for
 from tasks.progress import ProgressBoard
 from tasks.receipt import Receipt, digest_of, read_receipt, write_receipt
 from tasks.status import RECEIPTS
@@ -38,6 +43,10 @@ BOARD = ProgressBoard(STAGES)
 """Made when this module is imported, so before Luigi forks a worker: all of them count on it."""
 
 _OUTCOME = ".done.json"
+_FROZEN = "frozen"
+_TRY_AGAIN_AFTER_SECONDS = 2.0
+_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""What a network file system answers while its server is away for a moment."""
 _DEFAULT_STUDY_FILE = "study.toml"
 
 
@@ -66,9 +75,16 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
         dump=Path(dump) if dump else None,
         workspace=Path(workspace) if workspace else None,
     )
-    if not settings.dump.is_dir():
-        problem = "is not a folder" if settings.dump.exists() else "does not exist"
-        raise DumpError(path=settings.dump, problem=problem)
+    try:
+        with os.scandir(settings.dump):
+            pass
+    except (FileNotFoundError, NotADirectoryError) as fault:
+        problem = "does not exist" if isinstance(fault, FileNotFoundError) else "is not a folder"
+        raise DumpError(path=settings.dump, problem=problem) from fault
+    except OSError as fault:
+        raise DumpError(
+            path=settings.dump, problem=f"cannot be read ({os.strerror(fault.errno or 0).lower()})"
+        ) from fault
     return settings, open_workspace(settings.workspace, dump=settings.dump)
 
 
@@ -79,7 +95,12 @@ def current_inventory(dump: Path) -> Inventory:
 
 
 def say_and_exit(fault: ScanwardError) -> NoReturn:
-    """End the process with a fault's sentence and code."""
+    """End the process with a fault's sentence and code, after its traceback if that was asked for."""
+    if FaultFilter.debug:
+        try:
+            raise fault
+        except ScanwardError:
+            traceback.print_exc()
     sys.stderr.write(f"{fault}\n")
     raise SystemExit(fault.exit_code)
 
@@ -103,7 +124,7 @@ class StudyTask(luigi.Task):
     workspace_key = luigi.Parameter(default="")
     debug = luigi.BoolParameter(default=False, significant=False)
 
-    retry_count = 2
+    _percentage = -1
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -136,14 +157,26 @@ class StudyTask(luigi.Task):
         return kind(study=self.study, dump=self.dump, workspace=self.workspace, debug=self.debug, **more)
 
     def run(self) -> Any:
-        """Do the task's work, which `work` describes; faults are kept in `identified/` and told in one sentence."""
-        try:
-            needed = self.work()
-            if needed is not None:
-                yield from needed
-        except Exception as fault:
-            keep_fault(self.place.logs, fault)
-            raise
+        """Do the task's work, which `work` describes; faults are kept in `identified/` and told in one sentence.
+
+        A fault that may pass by itself is met once more. Luigi's own retries are off, because it cannot tell faults
+        apart, and a central scheduler that counts failures locks a task for a day.
+        """
+        if os.getpid() != _MAIN_PROCESS:
+            # Ctrl-C reaches every process; this one would write its traceback beside the main one's sentence.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for last in (False, True):
+            try:
+                needed = self.work()
+                if needed is not None:
+                    yield from needed
+            except Exception as fault:
+                keep_fault(self.place.logs, fault)
+                if last or not _may_pass(fault):
+                    raise
+                time.sleep(_TRY_AGAIN_AFTER_SECONDS)
+            else:
+                return
 
     def work(self) -> Iterator[Any] | None:
         """Do the work; a generator yields the tasks that turn out to be needed."""
@@ -157,8 +190,11 @@ class StudyTask(luigi.Task):
         """Count units done, for the progress bar and for Luigi's page."""
         BOARD.advance(stage, units)
         done, total = BOARD.read(stage)
-        if self.set_progress_percentage is not None and total:
-            self.set_progress_percentage(min(100, 100 * done // total))
+        percentage = min(100, 100 * done // total) if total else -1
+        # Each call is a message to the scheduler; units come by the thousand.
+        if self.set_progress_percentage is not None and percentage > self._percentage:
+            self._percentage = percentage
+            self.set_progress_percentage(percentage)
 
 
 class ChunkTask(StudyTask):
@@ -211,13 +247,14 @@ class StageTask(StudyTask):
         raise NotImplementedError
 
     def complete(self) -> bool:
-        """Tell whether the receipt stands for the present input and settings."""
+        """Tell whether the receipt stands for the present input and settings, and no later run was cut off."""
         receipt = self.receipt()
         done = (
             receipt is not None
             and receipt.input_digest == self.input_digest() != ""
             and receipt.settings_digest == self.settings_digest()
             and self.is_still_there(receipt)
+            and not any(self.place.plans.glob(f"{self.stage}-*/{_FROZEN}"))
         )
         if os.getpid() == _MAIN_PROCESS:
             _seen.setdefault(self.stage, (self, done))
@@ -234,7 +271,7 @@ class StageTask(StudyTask):
         """Read this stage's receipt, if it stands."""
         return read_receipt(self.place.receipts, self.stage)
 
-    def freeze(self, prefix: str, progress: str, write_lists: Callable[[Path], int]) -> list[ChunkTask]:
+    def freeze(self, progress: str, write_lists: Callable[[Path], list[int]]) -> list[ChunkTask]:
         """Have the work lists of this stage written, once for each input and settings; return their tasks.
 
         Luigi runs a task again from its beginning when the tasks it asked for are done, and a killed run starts over:
@@ -242,27 +279,31 @@ class StageTask(StudyTask):
 
         Parameters
         ----------
-        prefix
-            What the folders of this stage's plans begin with.
         progress
             The stage's name on the progress board.
         write_lists
-            Writes `00000.json`, `00001.json`, ... into a folder and returns how many units of work they hold.
+            Writes `00000.json`, `00001.json`, ... into a folder and returns how many units of work each holds.
         """
-        name = f"{prefix}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
+        name = f"{self.stage}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
         folder = self.place.plans / name
-        frozen = folder / "frozen"
+        frozen = folder / _FROZEN
         if not frozen.exists():
-            sweep_temporaries(self.place.plans)
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder, mode=0o700)
-            BOARD.expect(progress, write_lists(folder))
-            frozen.touch()
-        lists = [path for path in folder.glob("*.json") if not path.name.endswith(_OUTCOME)]
-        return [self.sibling(self.chunk_task, plan=name, chunk=chunk) for chunk in range(len(lists))]
+            write_json(frozen, write_lists(folder), mode=0o600)
+        units = json.loads(frozen.read_bytes())
+        chunks = [self.sibling(self.chunk_task, plan=name, chunk=chunk) for chunk in range(len(units))]
+        if not BOARD.read(progress)[1]:
+            todo = [count for count, chunk in zip(units, chunks, strict=True) if not chunk.complete()]
+            BOARD.expect(progress, sum(todo))
+        return chunks
 
     def finish(self, **facts: Any) -> None:
         """Write this stage's receipt: the last act of a stage."""
+        # What this run wrote is complete; what is unfinished was left by one that was cut off.
+        sweep_temporaries(self.place.identified, deep=False)
+        for folder in (self.place.plans, self.place.receipts, self.place.lists):
+            sweep_temporaries(folder)
         receipt = Receipt(
             stage=self.stage,
             software=__version__,
@@ -273,10 +314,17 @@ class StageTask(StudyTask):
         )
         write_receipt(self.place.receipts, receipt)
 
-    def forget_plans(self, prefix: str) -> None:
+    def forget_plans(self) -> None:
         """Remove this stage's work lists, now that its receipt stands."""
-        for plan in self.place.plans.glob(f"{prefix}-*"):
+        for plan in self.place.plans.glob(f"{self.stage}-*"):
+            # First of all, or a run after a crash would take what is left of the lists for all of them.
+            (plan / _FROZEN).unlink(missing_ok=True)
             shutil.rmtree(plan)
+
+
+def _may_pass(fault: Exception) -> bool:
+    """Tell whether the same act may succeed in a moment, with nobody changing anything."""
+    return fault.retry if isinstance(fault, ScanwardError) else getattr(fault, "errno", None) in _PASSING
 
 
 def holds_something(folder: Path) -> bool:

@@ -94,29 +94,30 @@ class DeidentifyStudy(StageTask):
         make_folder(self.place.export)
         ledger_path = self.place.identified / "export.db"
         files = self._sorted_files()
-        chunks = self.freeze(
-            "deidentify", "De-identifying", lambda folder: self._write_lists(folder, files, ledger_path)
-        )
+        chunks = self.freeze("De-identifying", lambda folder: self._write_lists(folder, files, ledger_path))
         yield chunks
 
+        sweep_temporaries(self.place.export)
+        sweep_temporaries(self.place.quarantine)
         rows = [row for chunk in chunks for row in read_rows(chunk.outcome_path)]
         ordered = sum(len(read_orders(chunk.list_path)[0]) for chunk in chunks)
+        # What may stand in the export: what the ledger knows, and what any plan asked for, one that was cut off too.
+        lists = self.place.plans.glob(f"{self.stage}-*/[0-9][0-9][0-9][0-9][0-9].json")
+        may_stand = {order.target for path in lists for order in read_orders(path)[0]}
         with Ledger(ledger_path) as ledger:
             before = ledger.rows()
-            kept_settings = ledger.settings() == self.settings_digest()
+            may_stand |= {row.target for row in before if not row.reason}
             sources = {file.source for file in files}
-            gone = [row.source for row in before if row.source not in sources]
-            new_sources = {row.source for row in rows}
-            stale = [row for row in before if row.source in new_sources or row.source not in sources]
-            if not kept_settings:
-                stale = before
-            ledger.keep(self.settings_digest(), rows, gone)
+            done_now = {row.source for row in rows}
+            kept = [row for row in before if row.source in sources and row.source not in done_now]
+            wanted = {row.target for row in (*kept, *rows) if not row.reason}
+            # Before the ledger forgets them, or a run that is cut off here leaves them for ever.
+            take_away((self.place.export / target for target in sorted(may_stand - wanted)), self.place.export)
+            ledger.keep(self.settings_digest(), rows, [row.source for row in before if row.source not in sources])
             everything = ledger.rows()
-        wanted = {row.target for row in everything if not row.reason}
-        take_away((self.place.export / row.target for row in stale if row.target not in wanted), self.place.export)
         self._check(files, everything, ordered - len(rows))
         self._finish(rows, everything)
-        self.forget_plans("deidentify")
+        self.forget_plans()
 
     def _sorted_files(self) -> list[SortedFile]:
         """List what stands in the sorted tree."""
@@ -131,14 +132,13 @@ class DeidentifyStudy(StageTask):
                 if entry.file in by_file
             ]
 
-    def _write_lists(self, folder: Path, files: list[SortedFile], ledger_path: Path) -> int:
+    def _write_lists(self, folder: Path, files: list[SortedFile], ledger_path: Path) -> list[int]:
         """List everything that is not done yet under the present settings."""
         from tasks.deidentify.identity import Identity, load_secret  # noqa: PLC0415
         from tasks.deidentify.keymap import Numbering, assign_subjects, read_given_pseudonyms  # noqa: PLC0415
         from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
         from tasks.deidentify.plan import patients_of, plan_export, split_orders, write_orders  # noqa: PLC0415
 
-        sweep_temporaries(self.place.export)
         with Ledger(ledger_path) as ledger:
             done = ledger.rows() if ledger.settings() == self.settings_digest() else []
         identity = Identity(load_secret(self.place.secret))
@@ -156,9 +156,10 @@ class DeidentifyStudy(StageTask):
         new: list[ExportOrder] = [
             order for order in orders if (order.source, order.identity, order.target) not in finished
         ]
-        for chunk, portion in enumerate(split_orders(new, self.settings.chunks.export_instances)):
+        portions = split_orders(new, self.settings.chunks.export_instances)
+        for chunk, portion in enumerate(portions):
             write_orders(folder / f"{chunk:05d}.json", portion, people)
-        return len(new)
+        return [len(portion) for portion in portions]
 
     def _check(self, files: list[SortedFile], rows: list[ExportRow], undone: int) -> None:
         """Close the sums: every sorted file is exported or in quarantine, and what is exported is there."""

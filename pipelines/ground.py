@@ -31,7 +31,7 @@ _DEFAULTS = {
     # A traceback can quote a patient: no mail of Luigi's leaves the machine, the night report is the only one.
     ("worker", "send_failure_email"): "false",
     ("worker", "keep_alive"): "false",
-    # Luigi would try every fault again while other tasks are running; the few that may pass are tried again by the task.
+    # Luigi would try every fault again as long as other tasks run; a fault that may pass is tried again by its task.
     ("scheduler", "retry_delay"): "-1",
     **{("retcode", name): str(code) for name, code in RETURN_CODES.items()},
 }
@@ -70,7 +70,7 @@ def _refuse(home: Path, name: str, stranger: str) -> NoReturn:
 
 
 def set_luigi_defaults() -> None:
-    """Set Luigi's options where the user's own configuration says nothing, and have every fault told in one sentence."""
+    """Set Luigi's options where the user's own configuration says nothing; have every fault told in one sentence."""
     from tasks.logs import FaultFilter, configure_logging  # noqa: PLC0415
 
     configure_logging()

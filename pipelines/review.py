@@ -86,9 +86,10 @@ class PrepareReview(StageTask):
         series = self._exported_series()
         standing = self._standing_entries(series)
         new = [f"export/{name}" for name in series if name not in standing]
-        chunks = self.freeze("review", "Preparing", lambda folder: self._write_lists(folder, new))
+        chunks = self.freeze("Preparing", lambda folder: self._write_lists(folder, new))
         yield chunks
 
+        sweep_temporaries(self.place.review)
         fresh = [Entry.from_json(entry) for chunk in chunks for entry in json.loads(chunk.outcome_path.read_bytes())]
         replaced = {entry.entry_id for entry in fresh}
         kept = [entry for entry in standing.values() if entry.entry_id not in replaced]
@@ -110,15 +111,15 @@ class PrepareReview(StageTask):
             lists={"manifest": os.fspath(self.manifest_path.relative_to(self.place.root))},
             output_digest=digest_of([entry.to_json() for entry in manifest.entries]),
         )
-        self.forget_plans("review")
+        self.forget_plans()
 
-    def _write_lists(self, folder: Path, new: list[str]) -> int:
+    def _write_lists(self, folder: Path, new: list[str]) -> list[int]:
         """List the folders of new or changed series."""
-        sweep_temporaries(self.place.review)
         size = self.settings.chunks.review_series
-        for chunk, begin in enumerate(range(0, len(new), size)):
-            write_json(folder / f"{chunk:05d}.json", new[begin : begin + size], mode=0o600)
-        return len(new)
+        chunks = [new[begin : begin + size] for begin in range(0, len(new), size)]
+        for chunk, folders in enumerate(chunks):
+            write_json(folder / f"{chunk:05d}.json", folders, mode=0o600)
+        return [len(folders) for folders in chunks]
 
     def _exported_series(self) -> dict[str, dict[str, str]]:
         """List the exported series: folder below the export -> file name -> digest."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pipelines.base import BOARD, ChunkTask, StageTask, holds_something
 from tasks.errors import UnaccountedError
-from tasks.files import file_digest, sweep_temporaries
+from tasks.files import file_digest, same_content, sweep_temporaries
 from tasks.index.header import read_header
 from tasks.index.row import REJECT_REASONS, IndexRow, Reject
 from tasks.index.store import (
@@ -64,7 +66,9 @@ class IndexDump(StageTask):
 
     def work(self) -> Iterator[Any]:
         """Freeze the lists, have the chunks read, merge what they read."""
-        chunks = self.freeze("index", "Indexing", self._write_lists)
+        with IndexStore(self.place.index):
+            pass  # made before the plan is named: without an index there is no input to name it by
+        chunks = self.freeze("Indexing", self._write_lists)
         yield chunks
         read = 0
         with IndexStore(self.place.index) as store:
@@ -82,17 +86,18 @@ class IndexDump(StageTask):
                 "by_pydicom": counts["slow_path"],
             }
         )
-        self.forget_plans("index")
+        self.forget_plans()
 
-    def _write_lists(self, folder: Path) -> int:
+    def _write_lists(self, folder: Path) -> list[int]:
         """List the files that are new or changed."""
         with IndexStore(self.place.index) as store:
             known = store.known_stamps()
         new = [stamp for stamp in self.inventory.stamps if stamp not in known]
         size = self.settings.chunks.index_files
-        for chunk, begin in enumerate(range(0, len(new), size)):
-            write_chunk(folder / f"{chunk:05d}.json", new[begin : begin + size])
-        return len(new)
+        chunks = [new[begin : begin + size] for begin in range(0, len(new), size)]
+        for chunk, stamps in enumerate(chunks):
+            write_chunk(folder / f"{chunk:05d}.json", stamps)
+        return [len(stamps) for stamps in chunks]
 
 
 class SortStudy(StageTask):
@@ -126,13 +131,25 @@ class SortStudy(StageTask):
         tree = self.place.sorted_tree
         sweep_temporaries(tree)
         with IndexStore(self.place.index) as store:
-            placed = {target: file for target, file in store.placements().items() if os.path.lexists(tree / target)}
+            indexed = {file.file: file for file in store.instances()}
+            self._settle(store, indexed)
+            known = store.placements()
+            placed = {target: file for target, file in known.items() if self._still_holds(tree / target, indexed[file])}
             kept = set(placed.values())
-            files = [file for file in store.instances() if file.present or file.file in kept]
+            files = [file for file in indexed.values() if file.present or file.file in kept]
             digests, gone = self._digest(store, files, placed)
             files = [file for file in files if file.file not in gone]
+            # Of a file that left the dump nothing is missing as long as the dump holds the same bytes elsewhere.
+            held = {(file.row.sop_instance_uid, digests.get(file.file)) for file in files if file.present}
+            files = [
+                file
+                for file in files
+                if file.present
+                or file.file not in digests
+                or (file.row.sop_instance_uid, digests[file.file]) not in held
+            ]
             plan = plan_sort(files, digests)
-            vanished = self._place(store, plan, placed)
+            vanished = self._place(store, plan, placed, set(known))
             rejects = store.rejects()
         gone_rejects = [Reject(path=path, reason="vanished") for path in sorted(vanished)]
         rejects += [Reject(path=file.stamp.path, reason="vanished") for file in gone.values() if file.present]
@@ -145,13 +162,56 @@ class SortStudy(StageTask):
                 "files_seen": len(self.inventory.stamps) + len(self.inventory.rejects),
                 "placed": len(plan.placements) - len(vanished),
                 "placed_now": new - len(vanished),
+                "gone_from_the_dump": sum(1 for file in files if not file.present),
                 "duplicates": len(plan.duplicates),
                 "conflicts": len(plan.conflicts),
                 "rejected": len(rejects),
             },
             lists=lists,
-            output_digest=digest_of([placement.target for placement in plan.placements]),
+            # With the file that filled each place: the same place may hold other bytes than at the last time.
+            output_digest=digest_of(
+                [(placement.target, placed.get(placement.target, placement.file.file)) for placement in plan.placements]
+            ),
         )
+
+    def _settle(self, store: IndexStore, indexed: dict[int, IndexedFile]) -> None:
+        """Find out which of the places that a run noted, before it was cut off or met a collision, it has filled."""
+        filled: list[tuple[str, int, str]] = []
+        free: list[str] = []
+        for target, number in store.unfinished_placements().items():
+            file, place = indexed[number], self.place.sorted_tree / target
+            source = self._source(file, {})
+            try:
+                ours = S_ISREG(os.lstat(place).st_mode) and (
+                    same_content(source, place) if file.present and source.exists() else self._reads_as(place, file)
+                )
+            except OSError:
+                ours = False
+            if ours:
+                filled.append((target, number, "there"))
+            else:
+                free.append(target)
+        store.keep_placements(filled, free)
+
+    def _reads_as(self, place: Path, file: IndexedFile) -> bool:
+        """Tell whether a file of the sorted tree has the size and the header of one that is gone from the dump."""
+        header = read_header(os.fsencode(place.parent), os.fsencode(place.name))
+        same = isinstance(header, IndexRow) and replace(header, path=file.row.path) == file.row
+        return same and place.stat().st_size == file.stamp.size
+
+    def _still_holds(self, place: Path, file: IndexedFile) -> bool:
+        """Tell whether a place holds the content that was put there.
+
+        A hard link shows what is written into the dump's file later; the index then knows that content under its own
+        stamp, and what was there before is no more.
+        """
+        try:
+            status = os.lstat(place)
+        except OSError:
+            return False
+        stamp = file.stamp
+        linked = (status.st_dev, status.st_ino) == (stamp.device, stamp.inode)
+        return not linked or (status.st_size, status.st_mtime_ns) == (stamp.size, stamp.mtime_ns)
 
     def _source(self, file: IndexedFile, placed_at: dict[int, str]) -> Path:
         """Say where a file's bytes can be had: in the dump, or where they were placed before they left it."""
@@ -181,12 +241,15 @@ class SortStudy(StageTask):
         store.keep_digests(fresh)
         return digests, gone
 
-    def _place(self, store: IndexStore, plan: SortPlan, placed: dict[str, int]) -> set[bytes]:
-        """Carry out the plan's difference to what stands; return the paths that had vanished."""
+    def _place(self, store: IndexStore, plan: SortPlan, placed: dict[str, int], known: set[str]) -> set[bytes]:
+        """Carry out the plan's difference to what stands; return the paths that had vanished.
+
+        `placed` is what stands as it was placed; `known` are all places that were ever filled.
+        """
         tree = self.place.sorted_tree
         placed_at = {file: target for target, file in placed.items()}
         new = [placement for placement in plan.placements if placement.target not in placed]
-        obsolete = set(placed) - {placement.target for placement in plan.placements}
+        obsolete = known - {placement.target for placement in plan.placements}
         orders = [
             Order(source=self._source(placement.file, placed_at), target=tree / placement.target) for placement in new
         ]

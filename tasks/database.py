@@ -39,12 +39,13 @@ class Database:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with database_refusals_named(path):
             self._connection = sqlite3.connect(path, isolation_level=None)
+        problem = ""
         try:
             ((found,),) = self._read("PRAGMA user_version")
             ((tables,),) = self._read("SELECT count(*) FROM sqlite_master")
             if found == 0 and tables:
-                raise DamagedRecordError(path=path, problem="it is a database of another program")
-            if found == 0:
+                problem = "it is a database of another program"
+            elif found == 0:
                 with self._transaction():
                     for statement in schema:
                         self._connection.execute(statement)
@@ -53,8 +54,10 @@ class Database:
             self._connection.close()
             raise
         if found not in (0, version):
+            problem = f"it has the format {found}, not {version}"
+        if problem:
             self._connection.close()
-            raise DamagedRecordError(path=path, problem=f"it has the format {found}, not {version}")
+            raise DamagedRecordError(path=path, problem=problem)
 
     def __enter__(self) -> Self:
         return self

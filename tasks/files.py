@@ -18,10 +18,13 @@ TEMPORARY_PREFIX = ".scanward-"
 """How every unfinished file of ours begins, so that a later run can tell and sweep it."""
 
 _CHUNK = 1 << 20
+_REFUSALS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 def temporary_sibling(path: Path) -> Path:
-    """Name the unfinished form of `path`: hidden, in the same folder, one a process, never longer than a name may be."""
+    """Name the unfinished form of `path`: hidden, beside it, one a process, never longer than a name may be."""
     known = os.fsencode(path.name)[:120].decode("utf-8", "ignore")
     return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{known}")
 
@@ -106,7 +109,7 @@ def refusals_named(folder: Path) -> Iterator[None]:
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(path=folder) from fault
-        if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if fault.errno in _REFUSALS:
             reason = os.strerror(fault.errno).lower()
             raise WorkspaceError(path=folder, problem=f"cannot be written ({reason})") from fault
         raise
@@ -131,13 +134,15 @@ def database_refusals_named(path: Path) -> Iterator[None]:
         raise
 
 
-def sweep_temporaries(folder: Path) -> int:
-    """Remove what an interrupted run left unfinished below `folder`; return how many files that were.
+def sweep_temporaries(folder: Path, *, deep: bool = True) -> int:
+    """Remove what an interrupted run left unfinished in `folder`; return how many files that were.
 
-    Files of a process that still lives are left alone.
+    Files of a process that still lives are left alone. Unless `deep`, folders below are not looked into.
     """
     swept = 0
-    for parent, _, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
+        if not deep:
+            folders.clear()
         for name in names:
             if not name.startswith(TEMPORARY_PREFIX):
                 continue

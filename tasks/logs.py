@@ -34,9 +34,13 @@ def sentence_for(fault: BaseException) -> str:
     """
     if isinstance(fault, ScanwardError):
         return str(fault)
+    return f"An unexpected fault ({_place_of(fault)}) stopped the work. See the log in identified/logs."
+
+
+def _place_of(fault: BaseException) -> str:
     frames = traceback.extract_tb(fault.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return f"An unexpected fault ({type(fault).__name__}{place}) stopped the work. See the log in identified/logs."
+    return f"{type(fault).__name__}{place}"
 
 
 def keep_fault(folder: Path, fault: BaseException) -> None:
@@ -57,9 +61,17 @@ class FaultFilter(logging.Filter):
     """Replaces the faults and tracebacks that a framework logs by one sentence each, unless `debug` is set.
 
     It finds them where `logging` keeps a fault, among a message's arguments, and written out in its text.
+
+    Attributes
+    ----------
+    debug
+        Let everything pass as it is.
+    own_words
+        Kinds of faults that speak of the command line alone, so that their own words may be shown.
     """
 
     debug = False
+    own_words: tuple[type[BaseException], ...] = ()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; always let it pass."""
@@ -70,14 +82,21 @@ class FaultFilter(logging.Filter):
             fault = record.msg
         if fault is not None or _TRACEBACK in str(record.msg):
             # A written-out traceback is logged while its fault is being handled, or nobody knows of which it was.
-            fault = fault or sys.exc_info()[1]
-            record.msg = sentence_for(fault) if fault is not None else sentence_for(Exception())
+            record.msg = self._tell(str(record.msg), fault or sys.exc_info()[1] or Exception())
             record.args = ()
             record.exc_info = None
             record.exc_text = None
         elif isinstance(record.args, tuple):
             record.args = tuple(map(_without_fault, record.args))
         return True
+
+    def _tell(self, message: str, fault: BaseException) -> str:
+        if isinstance(fault, self.own_words):
+            return " ".join(str(fault).split())
+        if message.startswith("Uncaught exception") and not isinstance(fault, ScanwardError):
+            # Outside any task, so that no log was kept.
+            return f"Luigi stopped ({_place_of(fault)}). Look at the words of the command; --debug shows more."
+        return sentence_for(fault)
 
 
 def _without_fault(argument: object) -> object:

@@ -121,7 +121,11 @@ def open_workspace(root: Path, *, dump: Path | None = None) -> Workspace:
         if real_root == real_dump or real_root in real_dump.parents or real_dump in real_root.parents:
             raise WorkspaceError(path=root, problem="and the dump lie inside one another")
     identified = root / "identified"
-    make_folder(root)
+    try:
+        make_folder(root)
+    except FileNotFoundError as fault:
+        # What /proc and its like say where no folder can be made.
+        raise WorkspaceError(path=root, problem="cannot be made there") from fault
     make_folder(identified, mode=0o700)
     name = identified / "workspace-key"
     with refusals_named(identified):

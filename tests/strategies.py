@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from dataclasses import fields, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
+from pydicom.datadict import DicomDictionary
+from pydicom.uid import UID_dictionary
 
 from tasks.index.row import FileStamp, IndexRow, Reject
 from tasks.index.store import IndexedFile
@@ -15,6 +18,9 @@ from tests.dicom.encoder import Encapsulated, Leaf, Nested, Node
 # A deadline would make a test fail because the machine is busy.
 settings.register_profile("scanward", settings(), deadline=None)
 settings.load_profile("scanward")
+
+FEWER = settings(max_examples=40)
+"""For properties whose examples take long to make."""
 
 PUBLIC = {
     0x00080008: "CS",
@@ -72,7 +78,7 @@ def private_blocks(draw: st.DrawFn) -> list[Node]:
 
 @st.composite
 def public_leaves(draw: st.DrawFn) -> Leaf:
-    """A public element without inner structure, its VR now and then hidden as UN."""
+    """Make a public element without inner structure, its VR now and then hidden as UN."""
     tag = draw(st.sampled_from(sorted(PUBLIC)))
     # pydicom takes a group length that is written as UN for unknown; nobody writes one.
     written = draw(st.sampled_from(("", "", "", "UN"))) if tag & 0xFFFF else ""
@@ -81,7 +87,7 @@ def public_leaves(draw: st.DrawFn) -> Leaf:
 
 @st.composite
 def nested(draw: st.DrawFn, tag: int, elements: st.SearchStrategy[list[Node]]) -> Nested:
-    """A sequence in any of its written forms."""
+    """Make a sequence in any of its written forms."""
     private = bool(tag >> 16 & 1)
     ordered = elements.map(lambda item: tuple(sorted(item, key=lambda node: node.tag)))
     return Nested(
@@ -96,7 +102,7 @@ def nested(draw: st.DrawFn, tag: int, elements: st.SearchStrategy[list[Node]]) -
 
 @st.composite
 def data_sets(draw: st.DrawFn, *, depth: int = 2) -> list[Node]:
-    """A well-formed data set: elements in order, each tag once, sequences nested up to `depth`."""
+    """Make a well-formed data set: elements in order, each tag once, sequences nested up to `depth`."""
     nodes: dict[int, Node] = {leaf.tag: leaf for leaf in draw(st.lists(public_leaves(), max_size=5))}
     if depth:
         for tag in draw(st.lists(st.sampled_from(SEQUENCES), max_size=2, unique=True)):
@@ -167,11 +173,11 @@ NASTY_TEXTS = (
 
 
 def header_texts() -> st.SearchStrategy[str]:
-    """What may stand in a header value, or has harmed somebody there."""
+    """Make what may stand in a header value, or has harmed somebody there."""
     return st.one_of(
         st.sampled_from(NASTY_TEXTS),
         st.text(max_size=40),
-        st.text(alphabet=st.sampled_from("aA./\\-_ ~:*?\"<>|\u0301ß\u202e\u0338="), max_size=40),
+        st.text(alphabet=st.sampled_from('aA./\\-_ ~:*?"<>|\u0301ß\u202e\u0338='), max_size=40),
         st.text(min_size=60, max_size=200),
     )
 
@@ -194,7 +200,9 @@ def index_rows() -> st.SearchStrategy[IndexRow]:
         "sop_instance_uid": st.one_of(st.just(""), few.map(lambda number: f"2.25.1{number}")),
         "study_instance_uid": few.map(lambda number: f"2.25.2{number}"),
         "series_instance_uid": few.map(lambda number: f"2.25.3{number}"),
-        "study_date": st.one_of(st.sampled_from(("20240229", "20230229", "2024.02.29", "", "nonsense")), header_texts()),
+        "study_date": st.one_of(
+            st.sampled_from(("20240229", "20230229", "2024.02.29", "", "nonsense")), header_texts()
+        ),
         "series_number": st.one_of(few.map(str), header_texts()),
         "instance_number": st.one_of(few.map(str), header_texts()),
     }
@@ -207,7 +215,7 @@ def rejects() -> st.SearchStrategy[Reject]:
 
 
 def stamps() -> st.SearchStrategy[FileStamp]:
-    """What a file system may say of a file."""
+    """Make what a file system may say of a file."""
     number = st.integers(0, 2**63 - 1)
     return st.builds(FileStamp, path=file_names(), size=number, mtime_ns=number, device=number, inode=number)
 
@@ -229,3 +237,90 @@ def indexed_files(draw: st.DrawFn, *, most: int = 8) -> tuple[list[IndexedFile],
         digests[number] = hashlib.sha256(str(content).encode("ascii")).hexdigest()
         files.append(IndexedFile(file=number, stamp=stamp, present=draw(st.booleans()), digest="", row=row))
     return files, digests
+
+
+UIDS = ("1.2.3.4.5", "1.3.12.2.1107.5.2.32.35135.2020022910111212345", "2.25.7", "1.2.840.113619.2.1", "not a uid")
+"""Few, so that the same one stands at several places."""
+
+_STANDARD_UIDS = sorted(UID_dictionary)[:40:8]
+
+_DECIDES = {0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00080064}
+_DECIDES |= {0x0020000D, 0x0020000E, 0x00280103, 0x00280301, 0x7FE00010}
+"""Attributes by which a file is refused or read; `image_elements` leaves them to the image around it."""
+
+
+def _tags_by_vr() -> dict[str, list[int]]:
+    tags: dict[str, list[int]] = defaultdict(list)
+    for tag, entry in sorted(DicomDictionary.items()):
+        vr = entry[0].split(" or ")[0]
+        if 0x0008 <= tag >> 16 < 0x7FE0 and tag & 0xFFFF and tag not in _DECIDES and vr != "OB":
+            tags[vr].append(tag)
+    # What is in no dictionary of single tags: overlays, curves, and a group that does not exist.
+    return tags | {"OB": [0x00282000, 0x00420011, 0x60003000, 0x50003000], "UN": [0x00720FF0, 0x00880FFE]}
+
+
+TAGS_BY_VR = _tags_by_vr()
+"""The tags of the standard's dictionary by their VR, where it leaves no choice or the first is meant."""
+
+
+def _texts_of(vr: str) -> st.SearchStrategy[bytes]:
+    """Values of one VR as they are, as scanners write them, and as they must not be."""
+    words = st.sampled_from(
+        (b"", b" ", b"DOE^JANE", b"Doe 20200229", b"NONE", b"a\\b", b"\xc4rzte", b"x" * 65, b"1.2.3.4.5")
+    )
+    day = st.sampled_from((b"20200229", b"20200301", b"2020.02.29", b"00010101", b"99991231", b"20190229", b"2020"))
+    clock = st.sampled_from((b"", b"10", b"101112", b"101112.123456", b"10:11:12"))
+    zone = st.sampled_from((b"", b"+0800", b"-0330"))
+    numbers = st.sampled_from((b"1", b"-2.5e+00", b" 7 ", b"0", b"+3"))
+    own: dict[str, st.SearchStrategy[bytes]] = {
+        "AS": st.sampled_from((b"045Y", b"089Y", b"090Y", b"093Y", b"018M", b"1200M")),
+        "CS": st.sampled_from((b"ORIGINAL", b"M", b"none", b"EP\\SE")),
+        "DA": day,
+        "DS": numbers,
+        "DT": st.builds(lambda *parts: b"".join(parts), day, clock, zone),
+        "IS": numbers,
+        "TM": clock,
+        "UI": st.sampled_from((*UIDS, *_STANDARD_UIDS)).map(str.encode),
+    }
+    if vr not in own:
+        return words
+    several = st.lists(own[vr], min_size=1, max_size=3).map(b"\\".join)
+    return st.one_of(several, several, words)
+
+
+_SIZES = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
+
+
+def _values_of(vr: str) -> st.SearchStrategy[bytes]:
+    if vr in _SIZES:
+        size = _SIZES[vr]
+        return st.binary(max_size=3 * size).map(lambda raw: raw[: len(raw) // size * size])
+    if vr in ("OB", "OD", "OF", "OL", "OV", "OW", "UN"):
+        return st.binary(max_size=32).map(lambda raw: raw[: len(raw) // 8 * 8])
+    return st.builds(lambda raw, filler: raw + filler * (len(raw) % 2), _texts_of(vr), st.sampled_from((b" ", b"\0")))
+
+
+@st.composite
+def attributes(draw: st.DrawFn, *, posing: bool) -> Leaf:
+    """Any attribute of the standard, or of none, that has a value; `posing` lets it state another VR now and then."""
+    vr = draw(st.sampled_from(sorted(TAGS_BY_VR.keys() - {"SQ"})))
+    tag = draw(st.sampled_from(TAGS_BY_VR[vr]))
+    stated = (
+        draw(st.sampled_from(("LO", "UT", "DS", "US", "DA", "UI"))) if posing and draw(st.integers(0, 9)) == 0 else vr
+    )
+    written = draw(st.sampled_from(("", "", "", "UN")))
+    return Leaf(tag=tag, vr=stated, value=draw(_values_of(stated)), written=written)
+
+
+@st.composite
+def image_elements(draw: st.DrawFn, *, depth: int = 4, posing: bool = True, most: int = 6) -> list[Node]:
+    """Elements that may stand in an image: all VRs, private blocks, sequences nested up to `depth` in every form."""
+    nodes: dict[int, Node] = {leaf.tag: leaf for leaf in draw(st.lists(attributes(posing=posing), max_size=most))}
+    # One branch reaches down; were there two on each level, examples would be large and few.
+    for _ in range(draw(st.integers(0, 1)) if depth else 0):
+        tag = draw(st.sampled_from((*TAGS_BY_VR["SQ"], *SEQUENCES)))
+        inside = image_elements(depth=draw(st.integers(0, depth - 1)), posing=posing, most=3)
+        nodes[tag] = draw(nested(tag, inside))
+    if draw(st.booleans()):
+        nodes.update((node.tag, node) for node in draw(private_blocks()))
+    return [nodes[tag] for tag in sorted(nodes)]

@@ -116,7 +116,10 @@ def test_byte_order_mark_is_told(tmp_path: Path) -> None:
         read_study(tmp_path / "trial.toml")
 
 
-@given(st.text(max_size=120) | st.lists(st.sampled_from(("dump", "=", '"x"', "\n", "[chunks]", "[[", "1", "nan", "{}", "."))).map("".join))
+@given(
+    st.text(max_size=120)
+    | st.lists(st.sampled_from(("dump", "=", '"x"', "\n", "[chunks]", "[[", "1", "nan", "{}", "."))).map("".join)
+)
 def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))

@@ -122,9 +122,7 @@ def test_sweep_spares_what_lives_and_what_is_not_ours(tmp_path: Path) -> None:
 
 
 @given(strategies.file_names())
-def test_unfinished_form_of_any_name_can_be_written(
-    tmp_path_factory: pytest.TempPathFactory, name: bytes
-) -> None:
+def test_unfinished_form_of_any_name_can_be_written(tmp_path_factory: pytest.TempPathFactory, name: bytes) -> None:
     folder = tmp_path_factory.getbasetemp() / "names"
     folder.mkdir(exist_ok=True)
     path = folder / os.fsdecode(name)

@@ -18,8 +18,8 @@ from tests import strategies  # noqa: F401 - sets hypothesis up
 RECEIPT = Receipt(
     stage="sort",
     software="0.1.0",
-    input_digest="ab" * 32,
-    settings_digest="cd" * 32,
+    input_digest="abcd",
+    settings_digest="ef01",
     counts={"files_seen": 12, "placed": 7},
     lists={"rejects": "identified/lists/rejects.tsv"},
     finished="2026-01-01T00:00:00+00:00",

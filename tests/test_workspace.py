@@ -45,7 +45,9 @@ def test_identified_is_for_its_owner_only(tmp_path: Path) -> None:
 def test_everything_that_identifies_lies_in_identified(tmp_path: Path) -> None:
     workspace = open_workspace(tmp_path / "workspace")
     places = {name: getattr(workspace, name) for name in dir(type(workspace)) if not name.startswith("_")}
-    released = {name for name, place in places.items() if isinstance(place, Path) and workspace.released in place.parents}
+    released = {
+        name for name, place in places.items() if isinstance(place, Path) and workspace.released in place.parents
+    }
     assert released == {"export", "review"}
     for name, place in places.items():
         if isinstance(place, Path) and name not in released | {"root", "identified", "released"}:
@@ -85,8 +87,8 @@ def test_folder_that_may_not_be_written() -> None:
             open_workspace(folder / "workspace")
         folder.chmod(0o700)
         open_workspace(folder / "workspace")
-        (folder / "workspace").chmod(0o500)
         (folder / "workspace" / "released").rmdir()
+        (folder / "workspace").chmod(0o500)
         with pytest.raises(WorkspaceError, match="permission denied"):
             open_workspace(folder / "workspace")
         (folder / "workspace").chmod(0o700)
@@ -101,10 +103,8 @@ def test_file_in_the_place_of_a_workspace(tmp_path: Path) -> None:
 
 def test_full_disk(tmp_path: Path) -> None:
     with tiny_disk(tmp_path / "disk") as disk:
-        with (disk / "filler").open("wb") as filler, pytest.raises(OSError, match="No space"):
-            while True:
-                filler.write(b"\0" * 4096)
-                filler.flush()
+        with pytest.raises(OSError, match="No space"):
+            (disk / "filler").write_bytes(b"\0" * 100_000)
         with pytest.raises(DiskFullError):
             open_workspace(disk / "workspace")
 

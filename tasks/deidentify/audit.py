@@ -86,6 +86,16 @@ _BINARY_VRS = frozenset({"OB", "OW", "UN"})
 _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 """Pixel Data, Float Pixel Data, Double Float Pixel Data: compared apart, and not searched."""
 
+_STAMPS = (0x00120062, 0x00120063, 0x00120064, 0x00280303)
+"""What says that, and how, a file was de-identified: checked word by word instead of searched."""
+
+_METHODS = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+}
+"""Codes of CID 7050 (PS3.16) with the meanings that may stand beside them."""
+
 _UNDIVIDED_VRS = frozenset({"LT", "ST", "UR", "UT"})
 """Text VRs in which a backslash is a letter (PS3.5 table 6.2-1)."""
 
@@ -183,12 +193,19 @@ class _Audit:
         after = self._after
         if any(str(after.get(name, "")) != self._expected.pseudonym for name in ("PatientID", "PatientName")):
             yield "pseudonym"
-        if after.get("PatientIdentityRemoved") != "YES" or not after.get("DeidentificationMethod"):
+        if after.get("PatientIdentityRemoved") != "YES":
+            yield "stamps"
+        if not re.fullmatch(r"scanward [0-9]+(\.[0-9]+)*", str(after.get("DeidentificationMethod", ""))):
             yield "stamps"
         if after.get("LongitudinalTemporalInformationModified") != "MODIFIED":
             yield "stamps"
-        codes = tuple(item.get("CodeValue", "") for item in after.get("DeidentificationMethodCodeSequence", []))
-        if codes != self._expected.codes:
+        codes = [
+            tuple((int(element.tag), element.value) for element in item)
+            for item in after.get("DeidentificationMethodCodeSequence", [])
+        ]
+        if codes != [
+            ((0x00080100, code), (0x00080102, "DCM"), (0x00080104, _METHODS.get(code))) for code in self._expected.codes
+        ]:
             yield "codes"
 
     def _look_at_elements(self) -> Iterator[str]:
@@ -200,7 +217,7 @@ class _Audit:
                 yield "private"
             if tag >> 24 in (0x50, 0x60) or tag in (0x00880200, 0x00091001):
                 yield "overlay"
-            if place[0] in (0x00120062, 0x00120063, 0x00120064, 0x00280303) or place in ((0x00100010,), (0x00100020,)):
+            if place[0] in _STAMPS or place in ((0x00100010,), (0x00100020,)):
                 continue
             old = self._old.get(place)
             if old is None:
@@ -253,32 +270,35 @@ class _Audit:
         identifiers, uids, dates = self._harvest()
         moved = {_shifted(date, self._expected.shift_days) for date in dates}
         texts: list[str] = []
+        terms: list[str] = []
         for place, element in self._new.items():
-            if place in ((0x00100010,), (0x00100020,)) or element.tag in _PIXELS:
+            if place in ((0x00100010,), (0x00100020,)) or place[0] in _STAMPS or element.tag in _PIXELS:
                 continue
             if element.vr == "UI":
                 if any(uid in uids for uid in element.texts):
                     yield "uid"
+            elif element.vr == "CS":
+                terms += element.texts
             elif element.vr in _TEXT_VRS:
                 texts += element.texts
             elif element.vr in _BINARY_VRS and element.raw:
                 texts += [element.raw.decode("latin-1"), element.raw.decode("utf-16-le", "ignore")]
-        whole = "\n".join(texts)
-        folded = whole.casefold()
-        found_dates = {"".join(match.groups()) for match in _DATE.finditer(whole)}
+        whole = "\n".join(texts).casefold()
+        whole_terms = "\n".join(terms).casefold()
+        found_dates = {"".join(match.groups()) for match in _DATE.finditer(whole + "\n" + whole_terms)}
         if (found_dates & dates) - moved:
             yield "date"
-        # Defined terms (CS) are left out: "M" or "MR" as a part of a name says nothing where the standard writes it.
-        values = {text.casefold() for element in self._new.values() if element.vr != "CS" for text in _short(element)}
-        for identifier in identifiers:
-            if len(identifier) < _SHORTEST_SEARCHED:
-                if identifier in values and not identifier.isdigit():
-                    yield "identifier"
-            elif _stands_in(identifier, folded):
-                yield "identifier"
+        values = {text.casefold() for text in texts}
         raw = self._bytes_without_pixels()
         for identifier in identifiers:
-            if len(identifier) >= 6 and any(_stands_in_bytes(form, raw) for form in _encoded(identifier)):
+            if len(identifier) < _SHORTEST_SEARCHED:
+                # Defined terms (CS) are left out: "M" or "MR" as a part of a name says nothing there.
+                if identifier in values and not identifier.isdigit():
+                    yield "identifier"
+            elif _stands_in(identifier, whole) or _stands_alone_in(identifier, whole_terms):
+                # Inside a defined term a name is chance: every PRIMARY image holds a MARY.
+                yield "identifier"
+            elif len(identifier) >= 6 and any(_stands_alone_in_bytes(form, raw) for form in _encoded(identifier)):
                 yield "identifier"
         if any(token.decode("ascii") in uids for token in re.findall(rb"[0-9]+(?:\.[0-9]+){3,}", raw)):
             yield "uid"
@@ -394,12 +414,6 @@ def _flatten(
                 yield from _flatten(item, (*here, item_number), private_vrs=private_vrs)
 
 
-def _short(piece: _Piece) -> list[str]:
-    if piece.vr not in _TEXT_VRS:
-        return []
-    return [text for text in piece.texts if len(text) < _SHORTEST_SEARCHED]
-
-
 def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str]) -> Iterator[str]:
     if len(new.texts) > len(old.texts):
         yield "uid"
@@ -448,16 +462,24 @@ def _shifted(date: str, days: int) -> str:
 
 
 def _stands_in(identifier: str, text: str) -> bool:
-    """Find an identifier; one of digits alone only where no other digit or decimal point adjoins it."""
-    if not identifier.isdigit():
-        return identifier in text
-    return re.search(rf"(?<![\d.]){identifier}(?![\d.])", text) is not None
+    """Find an identifier anywhere in a text; one of digits alone only where it stands alone."""
+    return identifier in text and (not identifier.isdigit() or _stands_alone_in(identifier, text))
 
 
-def _stands_in_bytes(form: bytes, raw: bytes) -> bool:
+def _stands_alone_in(identifier: str, text: str) -> bool:
+    """Find an identifier where no letter or digit adjoins it, and no decimal point one of digits alone."""
+    if identifier not in text:
+        return False
+    pattern = rf"(?<![\w.]){identifier}(?!\.?\w)" if identifier.isdigit() else rf"(?<!\w){re.escape(identifier)}(?!\w)"
+    return re.search(pattern, text) is not None
+
+
+def _stands_alone_in_bytes(form: bytes, raw: bytes) -> bool:
     if form not in raw:
         return False
-    return not form.isdigit() or re.search(rb"(?<![\d.])" + form + rb"(?![\d.])", raw) is not None
+    if form.isdigit():
+        return re.search(rb"(?<![0-9A-Za-z.])" + form + rb"(?!\.?[0-9A-Za-z])", raw) is not None
+    return re.search(rb"(?<![0-9A-Za-z])" + re.escape(form) + rb"(?![0-9A-Za-z])", raw) is not None
 
 
 def _encoded(identifier: str) -> Iterator[bytes]:

@@ -344,8 +344,8 @@ class _Job:
         if action == Action.PSEUDONYM:
             return _pad(self._subject.pseudonym.encode("ascii"), b" ")
         if not value.strip(b" \0"):
-            # Empty stays empty, except where the standard demands a value: there was none to hide.
-            return b""
+            # Empty stays empty, even where the standard demands a value: there was none to hide. Zero is a number.
+            return b"" if element.vr in _BLANK_IS_EMPTY else bytes(len(value))
         if action == Action.UID:
             return self._new_uids(value)
         if action == Action.DATE:
@@ -375,6 +375,7 @@ class _Job:
 
 _DUMMY_TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _DUMMIES = {"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000", "IS": b"0 ", "DS": b"0 ", "AS": b"000Y"}
+_BLANK_IS_EMPTY = _DUMMY_TEXTS | _DUMMIES.keys() | {"UI"}
 
 
 def _holds_terms(value: bytes) -> bool:

@@ -175,7 +175,7 @@ class IndexStore(Database):
         return dict(self._read("SELECT target, file FROM placement WHERE way != ''"))
 
     def unfinished_placements(self) -> dict[str, int]:
-        """Return what was noted with an empty way and never confirmed: it may stand in the tree or not, or be another's."""
+        """Return what was noted with an empty way and never confirmed: it may stand in the tree or not."""
         return dict(self._read("SELECT target, file FROM placement WHERE way = ''"))
 
     def keep_placements(self, added: Iterable[tuple[str, int, str]], removed: Iterable[str]) -> None:

@@ -35,13 +35,13 @@ def tiny_disk(folder: Path, *, kilobytes: int = 64) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def unprivileged() -> Iterator[Path]:
-    """Take root's rights away from this process for a while, so that modes count; give a folder that nobody may use."""
+    """Take root's rights away from this process for a while, so that modes count; give a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="scanward-test-") as name:
         folder = Path(name)
-        folder.chmod(0o777)
         if os.geteuid() != 0:
             yield folder
             return
+        os.chown(folder, NOBODY, NOBODY)
         os.setegid(NOBODY)
         os.seteuid(NOBODY)
         try:

@@ -140,8 +140,10 @@ def expected_value(
         return b"" if wrong or not can_be(known if vr == "UN" else vr, raw) else raw
     if action is Action.PSEUDONYM:
         return even(subject.pseudonym.encode(), b" ")
-    if action is Action.EMPTY or not raw.strip(b" \0"):
+    if action is Action.EMPTY:
         return b""
+    if not raw.strip(b" \0"):
+        return b"" if vr in (*_DUMMIES, "UI") else bytes(len(raw))
     parts = raw.split(b"\\")
     if action is Action.UID or (action is Action.DUMMY and vr == "UI"):
         uids = [part.decode("ascii", "replace").strip(" \0") for part in parts]

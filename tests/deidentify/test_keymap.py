@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import re
@@ -57,13 +56,11 @@ def test_pseudonyms_are_numbered_without_gaps_and_shifts_are_the_secrets(tmp_pat
     assert sorted(PATIENTS, key=lambda patient: other[patient].pseudonym) != order
 
 
-@given(
-    st.lists(st.text(max_size=10).filter(lambda text: "\ud800" > text or text > "\udfff"), max_size=12), st.randoms()
-)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), max_size=12), st.randoms())
 def test_within_one_run_the_order_of_patients_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], chance: random.Random
 ) -> None:
-    patients = [f"name:{name}" for name in names if not any("\ud800" <= letter <= "\udfff" for letter in name)]
+    patients = [f"name:{name}" for name in names]
     folder = tmp_path_factory.mktemp("keymap")
     first = assign(folder / "one", patients)
     shuffled = patients + patients[:3]
@@ -305,7 +302,9 @@ def test_a_run_killed_while_it_assigns_leaves_the_map_as_it_was(
         with sqlite3.connect(path) as connection:
             assert connection.execute("SELECT count(*) FROM subject").fetchone() == (len(known),)
         connection.close()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["keymap"]
+    # SQLite may leave an empty journal lying until somebody writes again.
+    left = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()}
+    assert left.items() <= {"keymap": 0o600, "keymap-journal": 0o600}.items()
 
 
 def test_runs_that_assign_at_the_same_time_agree(tmp_path: Path) -> None:
@@ -316,8 +315,9 @@ def test_runs_that_assign_at_the_same_time_agree(tmp_path: Path) -> None:
         "from tasks.deidentify.identity import Identity\n"
         "from tasks.deidentify.keymap import Numbering, assign_subjects\n"
         "first = int(sys.argv[2])\n"
+        "identity, numbering = Identity(bytes(range(32))), Numbering(prefix='SUB', given={})\n"
         "for number in range(first, first + 20):\n"
-        "    assign_subjects(Path(sys.argv[1]), [f'id:{number}'], Identity(bytes(range(32))), Numbering(prefix='SUB', given={}))\n"
+        "    assign_subjects(Path(sys.argv[1]), [f'id:{number}'], identity, numbering)\n"
     )
     path = tmp_path / "keymap"
     started = [
@@ -335,4 +335,3 @@ def test_a_map_whose_making_was_interrupted_is_made(tmp_path: Path) -> None:
     expected = assign(tmp_path / "whole", PATIENTS)
     (tmp_path / "begun").touch(mode=0o600)
     assert assign(tmp_path / "begun", PATIENTS) == expected
-    assert list(itertools.islice(expected, 1))

@@ -78,7 +78,13 @@ def encode(nodes: Sequence[Node], *, explicit: bool, depth: int = 0, at: int = 0
             begin = head(node.tag, "OB", NO_LENGTH, explicit=explicit)
             value = b"".join(head(ITEM_TAG, "", len(part), explicit=False) + part for part in node.fragments)
             rows.append(
-                Row(depth, node.tag, "OB" if explicit else "OW", value, here + len(begin) if depth == 0 and value else -1)
+                Row(
+                    depth,
+                    node.tag,
+                    "OB" if explicit else "OW",
+                    value,
+                    here + len(begin) if depth == 0 and value else -1,
+                )
             )
             stream += begin + value + SEQUENCE_END_BYTES
         else:

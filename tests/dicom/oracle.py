@@ -1,4 +1,4 @@
-"""What pydicom says stands in a file, and what the walker says, brought to one form: a row an element, in byte order."""
+"""What pydicom says stands in a file, and what the walker says, in one form: a row an element, in byte order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def data_files(root: Path) -> list[Path]:
 
 
 def sampled(files: list[Path]) -> list[Path]:
-    """Leave out most of each large folder, whose files are alike: every seventh stays, and all that ends unlike them."""
+    """Leave out most of each large folder, whose files are alike: every seventh stays, and all of another suffix."""
     members: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in files:
         members[path.parent, path.suffix].append(path)

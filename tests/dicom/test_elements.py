@@ -160,9 +160,16 @@ def _read_with_pydicom(data: bytes) -> Flat:
         return flatten_with_pydicom(pydicom.dcmread(io.BytesIO(data)))
 
 
+@strategies.FEWER
 @given(strategies.data_sets(), st.booleans())
-@example([Nested(tag=0x00420011, items=((Leaf(tag=0x00100010, vr="PN", value=b"A^B "),),), undefined=True, unknown=True)], True)
-@example([Leaf(tag=0x00290010, vr="LO", value=b"SIEMENS CSA HEADER"), Nested(tag=0x00291008, items=((),), undefined=True)], False)
+@example(
+    [Nested(tag=0x00420011, items=((Leaf(tag=0x00100010, vr="PN", value=b"A^B "),),), undefined=True, unknown=True)],
+    True,
+)
+@example(
+    [Leaf(tag=0x00290010, vr="LO", value=b"SIEMENS CSA HEADER"), Nested(tag=0x00291008, items=((),), undefined=True)],
+    False,
+)
 def test_what_was_written_is_read(nodes: list[Node], explicit: bool) -> None:
     """Any nesting of defined and undefined lengths, private blocks, UN in the place of SQ, fragments."""
     meta = write_meta(EXPLICIT_LITTLE if explicit else IMPLICIT_LITTLE)
@@ -179,6 +186,7 @@ def test_what_was_written_is_read(nodes: list[Node], explicit: bool) -> None:
     assert spans(list(walk(data, start.offset, explicit=explicit)), len(data)) == ""
 
 
+@strategies.FEWER
 @given(strategies.data_sets(), st.booleans(), st.integers(12, 40), st.integers(0, 64))
 def test_pick_says_what_the_walker_says(nodes: list[Node], explicit: bool, window: int, head_size: int) -> None:
     """However small the pieces in which it reads, and wherever they are cut."""
@@ -232,10 +240,15 @@ def test_delimiters_stand_where_they_are_written() -> None:
     """The rewriter copies them by their place."""
     inner = Leaf(tag=0x00081150, vr="UI", value=b"1\0")
     data, _ = encode(
-        [Nested(tag=0x00081140, items=((inner,), ()), undefined=True, items_undefined=True), Encapsulated(fragments=(b"ab",))],
+        [
+            Nested(tag=0x00081140, items=((inner,), ()), undefined=True, items_undefined=True),
+            Encapsulated(fragments=(b"ab",)),
+        ],
         explicit=True,
     )
-    found = [(element.tag, element.depth, element.start, element.value, element.end) for element in walk(data, explicit=True)]
+    found = [
+        (element.tag, element.depth, element.start, element.value, element.end) for element in walk(data, explicit=True)
+    ]
     assert found == [
         (0x00081140, 0, 0, 12, UNDEFINED),
         (ITEM, 0, 12, 20, UNDEFINED),
@@ -312,7 +325,11 @@ FAULTS: dict[str, tuple[str, bytes, int]] = {
         head(0x7FE00010, "OB", NO_LENGTH, explicit=True) + _item(NO_LENGTH),
         12,
     ),
-    "fragments without their end": ("truncated", head(0x7FE00010, "OB", NO_LENGTH, explicit=True) + _item(2, b"ab"), 22),
+    "fragments without their end": (
+        "truncated",
+        head(0x7FE00010, "OB", NO_LENGTH, explicit=True) + _item(2, b"ab"),
+        22,
+    ),
     "a fragment that is longer than the file": (
         "truncated",
         head(0x7FE00010, "OB", NO_LENGTH, explicit=True) + _item(200, b"ab"),
@@ -381,6 +398,7 @@ def test_pick_keeps_the_last_of_a_repeated_tag() -> None:
     assert found == {UI.tag: b"1.3\0"}
 
 
+@strategies.FEWER
 @given(strategies.data_sets(), st.booleans(), st.data())
 def test_any_cut_is_noticed_or_falls_between_elements(nodes: list[Node], explicit: bool, data: st.DataObject) -> None:
     stream, _ = encode(nodes, explicit=explicit)

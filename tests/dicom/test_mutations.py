@@ -37,15 +37,15 @@ SYNTAX_REASONS = {"not-dicom", "no-preamble", "big-endian", "deflated", "private
 def _check_walk(data: bytes, start: int, *, explicit: bool) -> str:
     """Walk and pick one stream; return how that ended."""
     seen: list[Element] = []
-    ended = "whole"
+    ended, offset = "whole", 0
     with mutator.step_budget(len(data)):
         try:
             for element in walk(data, start, explicit=explicit):
                 seen.append(element)  # noqa: PERF402 - a comprehension would lose what came before the fault
         except WalkError as fault:
-            assert fault.reason in WALK_REASONS
-            assert 0 <= fault.offset <= len(data)
-            ended = fault.reason
+            ended, offset = fault.reason, fault.offset
+    assert ended in WALK_REASONS | {"whole"}
+    assert 0 <= offset <= len(data)
     assert len(seen) <= len(data) // 8
     assert spans(seen, len(data)) == ""
 
@@ -54,14 +54,16 @@ def _check_walk(data: bytes, start: int, *, explicit: bool) -> str:
         assert amount >= 0
         return data[offset : offset + amount]
 
+    found: dict[int, bytes] = {}
+    refused = ""
     with mutator.step_budget(3 * len(data)):
         try:
             found = pick(fetch, len(data), start, explicit=explicit, wanted=WANTED, last=LAST_TAG, head=data[:512])
         except WalkError as fault:
-            assert fault.reason in WALK_REASONS
-        else:
-            assert WANTED.issuperset(found)
-            assert sum(map(len, found.values())) <= len(data)
+            refused = fault.reason
+    assert refused in WALK_REASONS | {""}
+    assert WANTED.issuperset(found)
+    assert sum(map(len, found.values())) <= len(data)
     return ended
 
 
@@ -71,14 +73,16 @@ def _check_file(data: bytes, folder: Path) -> tuple[str, str]:
     try:
         start = read_start(data)
     except SyntaxRefusalError as refusal:
-        assert refusal.reason in SYNTAX_REASONS
         walked = refusal.reason
         offset = 132
+        explicit = False
     else:
         walked = _check_walk(data, start.offset, explicit=start.explicit)
         offset = start.offset
+        explicit = start.explicit
+    assert walked in SYNTAX_REASONS | WALK_REASONS | {"whole"}
     # What the meta information says may be damaged as well: the other syntax is as likely a stream.
-    _check_walk(data, min(offset, len(data)), explicit=walked in SYNTAX_REASONS or not start.explicit)
+    _check_walk(data, min(offset, len(data)), explicit=not explicit)
 
     (folder / "damaged").write_bytes(data)
     outcome = read_header(os.fsencode(folder), b"damaged")
@@ -108,7 +112,15 @@ def _check_mutations(numbers: range, folder: Path) -> None:
     assert damaged > 0.95 * len(numbers)
     assert walks >= {"whole", "truncated", "length-past-end", "unknown-vr", "item-expected", "stray-delimiter"}
     assert walks >= {"undefined-length", "trailing-bytes", "big-endian", "deflated", "no-preamble", "meta-damaged"}
-    assert rows >= {"row ", "row unknown-vr", "row truncated", "row big-endian", "row deflated", "header-damaged", "not-dicom"}
+    assert rows >= {
+        "row ",
+        "row unknown-vr",
+        "row truncated",
+        "row big-endian",
+        "row deflated",
+        "header-damaged",
+        "not-dicom",
+    }
 
 
 def test_a_thousand_damaged_files(tmp_path: Path) -> None:

@@ -123,9 +123,13 @@ def test_each_refusal_has_its_reason(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("uid", AllTransferSyntaxes)
 def test_every_transfer_syntax_is_walked_or_refused(uid: str) -> None:
-    """pydicom's list of the standard's syntaxes; only the big-endian and the deflated cannot be walked."""
+    """Pydicom's list of the standard's syntaxes; only the big-endian and the deflated cannot be walked."""
     data = write_meta(uid) + encode([UID], explicit=uid != IMPLICIT_LITTLE)[0]
-    wayward = {ExplicitVRBigEndian: "big-endian", "1.2.840.10008.1.2.1.99": "deflated", "1.2.840.10008.1.2.4.95": "deflated"}
+    wayward = {
+        ExplicitVRBigEndian: "big-endian",
+        "1.2.840.10008.1.2.1.99": "deflated",
+        "1.2.840.10008.1.2.4.95": "deflated",
+    }
     wayward["1.2.840.10008.1.2.4.205"] = "deflated"
     if uid in wayward:
         with pytest.raises(SyntaxRefusalError, match=wayward[uid]):

@@ -354,3 +354,14 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     for name in ("file", "big", "deflated", "junk", "gone"):
         _read(tmp_path / name)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe\n\t", b"x" * 255, "Müller".encode("latin-1"), b"-rf", b" ", "山.dcm".encode()]
+)
+def test_any_name_is_read(name: bytes, tmp_path: Path) -> None:
+    plain = write_instance(tmp_path / "plain", make_instance())
+    plain.rename(tmp_path / os.fsdecode(name))
+    row = read_header(os.fsencode(tmp_path), name)
+    assert isinstance(row, IndexRow)
+    assert (row.path, row.patient_id) == (name, "SYNWORLD0001")

@@ -65,6 +65,7 @@ def dump(tmp_path: Path) -> Path:
     return folder
 
 
+@strategies.FEWER
 @given(st.lists(st.tuples(strategies.stamps(), st.one_of(strategies.index_rows(), strategies.rejects())), max_size=6))
 def test_what_goes_in_comes_out(
     tmp_path_factory: pytest.TempPathFactory, files: list[tuple[FileStamp, IndexRow | Reject]]

@@ -80,7 +80,12 @@ def started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a process group of its own; the whole group is ended on the way out, however that comes."""
     process = subprocess.Popen(
-        command, cwd=cwd, env=environment(env), stdin=streams.pop("stdin", subprocess.DEVNULL), start_new_session=True, **streams
+        command,
+        cwd=cwd,
+        env=environment(env),
+        stdin=streams.pop("stdin", subprocess.DEVNULL),
+        start_new_session=True,
+        **streams,
     )
     try:
         yield process
@@ -123,7 +128,9 @@ def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = DEA
         time.sleep(0.005)
 
 
-def write_study(path: Path, *, dump: Path, workspace: Path, files: int = 2000, series: int = 20, more: str = "") -> Path:
+def write_study(
+    path: Path, *, dump: Path, workspace: Path, files: int = 2000, series: int = 20, more: str = ""
+) -> Path:
     """Write a study file; `files` is the size of the first two stages' chunks, `series` that of the last's."""
     path.write_text(
         f"dump = {json.dumps(str(dump))}\nworkspace = {json.dumps(str(workspace))}\n{more}\n"
@@ -158,7 +165,9 @@ def contents(folder: Path) -> list[str]:
 
 def times(folder: Path) -> dict[str, int]:
     """List when every file below a folder was last written, in nanoseconds."""
-    return {os.fspath(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {
+        os.fspath(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def unfinished(folder: Path) -> list[Path]:

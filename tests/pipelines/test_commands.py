@@ -75,8 +75,8 @@ def test_a_dump_that_is_a_file_ends_with_4(tmp_path: Path) -> None:
 
 def test_a_study_file_with_several_faults_names_all_of_them_and_ends_with_3(tmp_path: Path) -> None:
     (tmp_path / "trial.toml").write_text(
-        'dump = 7\nworkpsace = "w"\n[deidentify]\nprefix = "no spaces"\n[chunks]\nindex_files = 0\nexport_instances = "9"\n'
-        "[reports]\n"
+        'dump = 7\nworkpsace = "w"\n[deidentify]\nprefix = "no spaces"\n'
+        '[chunks]\nindex_files = 0\nexport_instances = "9"\n[reports]\n'
     )
     said = assert_refused(["PrepareReview", "--study", "trial.toml"], 3, cwd=tmp_path)
     places = ("dump", "workspace", "workpsace", "deidentify.prefix", "chunks.index_files", "chunks.export_instances")
@@ -122,7 +122,7 @@ def test_half_a_study_ends_with_2(tmp_path: Path) -> None:
     assert_refused(["SortStudy", "--dump", "."], 2, cwd=tmp_path)
 
 
-WITHOUT_PILLOW = '''
+WITHOUT_PILLOW = """
 import sys
 from importlib.machinery import PathFinder
 
@@ -132,7 +132,7 @@ class WithoutPillow(PathFinder):
         return None if name.partition(".")[0] == "PIL" else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutPillow
-'''
+"""
 
 
 def test_without_pillow_only_the_review_is_refused_and_ends_with_7(dump: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def put_dangling_link(place: Path) -> None:
 
 
 def put_link_to_the_same(place: Path) -> None:
-    place.symlink_to(next((place.parents[5] / "dump").iterdir()))
+    place.symlink_to(next((place.parents[6] / "dump").iterdir()))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -206,6 +206,7 @@ def test_a_task_that_fails_ends_with_30_and_is_run_once(put, workers: int, dump:
     place.parent.mkdir(parents=True)
     put(place)
     stood = place.lstat()
+    facts = (stood.st_ino, stood.st_mode, stood.st_nlink, stood.st_size, stood.st_mtime_ns)
     words = ("SortStudy", "--dump", dump, "--workspace", "w", "--workers", workers)
 
     ended = luigi(*words, cwd=tmp_path)
@@ -216,12 +217,15 @@ def test_a_task_that_fails_ends_with_30_and_is_run_once(put, workers: int, dump:
     assert ended.lines_with("Sorted: not finished.")
     assert faults_of(tmp_path / "w").count("Traceback (most recent call last)") >= 1
     assert faults_of(tmp_path / "w").count("\ntasks.errors.CollisionError: ") == 1, "a fault that stays is met once"
-    assert place.lstat() == stood
+    stands = place.lstat()
+    assert (stands.st_ino, stands.st_mode, stands.st_nlink, stands.st_size, stands.st_mtime_ns) == facts
     assert "Traceback" in luigi(*words, "--debug", cwd=tmp_path).err
 
     place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
     assert luigi(*words, cwd=tmp_path).code == 0
-    assert digests(tmp_path / "w" / "identified" / "sorted") == digests(tmp_path / "elsewhere" / "identified" / "sorted")
+    assert digests(tmp_path / "w" / "identified" / "sorted") == digests(
+        tmp_path / "elsewhere" / "identified" / "sorted"
+    )
 
 
 def test_a_chunk_that_fails_ends_with_30_and_the_others_are_done(dump: Path, tmp_path: Path) -> None:
@@ -309,8 +313,8 @@ def test_a_damaged_index_is_told_in_one_sentence(dump: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_by_hand_it_ends_with_130_and_goes_on_later(workers: int, tmp_path: Path) -> None:
-    make_dump(tmp_path / "dump", patients=4, series=4, instances=10)
-    study = write_study(tmp_path / "study.toml", dump=tmp_path / "dump", workspace=tmp_path / "w", files=10, series=1)
+    make_dump(tmp_path / "dump", patients=3, series=3, instances=8)
+    study = write_study(tmp_path / "study.toml", dump=tmp_path / "dump", workspace=tmp_path / "w", files=8, series=3)
     words = luigi_words("PrepareReview", "--study", study, "--workers", workers)
     export = tmp_path / "w" / "released" / "export"
     with started(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -324,6 +328,6 @@ def test_stopped_by_hand_it_ends_with_130_and_goes_on_later(workers: int, tmp_pa
 
     ended = run(words, cwd=tmp_path)
     assert ended.code == 0, ended.said
-    assert len(digests(export)) == 160
+    assert len(digests(export)) == 72
     manifest = json.loads((tmp_path / "w" / "released" / "review" / "manifest.json").read_bytes())
-    assert len(manifest["entries"]) == 16
+    assert len(manifest["entries"]) == 9

@@ -37,6 +37,7 @@ def _simplified(plan: SortPlan) -> tuple[object, ...]:
     return placements, plan.duplicates, plan.conflicts
 
 
+@strategies.FEWER
 @given(strategies.indexed_files())
 def test_plan_is_a_bijection_on_distinct_contents(drawn: tuple[list[IndexedFile], dict[int, str]]) -> None:
     files, digests = drawn
@@ -65,10 +66,9 @@ def test_plan_is_a_bijection_on_distinct_contents(drawn: tuple[list[IndexedFile]
     assert len(plan.conflicts) == len(expected)
 
 
+@strategies.FEWER
 @given(strategies.indexed_files(), st.randoms(use_true_random=False))
-def test_order_of_arrival_does_not_show(
-    drawn: tuple[list[IndexedFile], dict[int, str]], chance: random.Random
-) -> None:
+def test_order_of_arrival_does_not_show(drawn: tuple[list[IndexedFile], dict[int, str]], chance: random.Random) -> None:
     """Neither the order of the list nor the numbers the index gave out."""
     files, digests = drawn
     numbers = [file.file for file in files]
@@ -79,6 +79,7 @@ def test_order_of_arrival_does_not_show(
     assert _simplified(plan_sort(renumbered, other)) == _simplified(plan_sort(files, digests))
 
 
+@strategies.FEWER
 @given(strategies.indexed_files())
 def test_digests_asked_for_are_enough(drawn: tuple[list[IndexedFile], dict[int, str]]) -> None:
     files, digests = drawn
@@ -89,6 +90,7 @@ def test_digests_asked_for_are_enough(drawn: tuple[list[IndexedFile], dict[int, 
     assert files_to_digest(known) == []
 
 
+@strategies.FEWER
 @given(strategies.indexed_files(), st.data())
 def test_more_files_move_only_what_they_contest(
     drawn: tuple[list[IndexedFile], dict[int, str]], data: st.DataObject
