@@ -231,13 +231,18 @@ class SortStudy(StageTask):
         for file in files_to_digest(files):
             inode = (file.stamp.device, file.stamp.inode)
             try:
-                if not file.present or inode not in by_inode:
-                    by_inode[inode] = file_digest(self._source(file, placed_at))
+                if file.present and inode in by_inode:
+                    digest = by_inode[inode]
+                else:
+                    digest = file_digest(self._source(file, placed_at))
             except OSError:
                 gone[file.file] = file
                 continue
-            digests[file.file] = by_inode[inode]
-            fresh.append((file.file, by_inode[inode]))
+            if file.present:
+                # Only of what the dump holds now: a file rewritten in place keeps its inode and not its content.
+                by_inode[inode] = digest
+            digests[file.file] = digest
+            fresh.append((file.file, digest))
         store.keep_digests(fresh)
         return digests, gone
 

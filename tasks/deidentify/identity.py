@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydicom._uid_dict import UID_dictionary
 
+from tasks.dicom.text import plain_name
 from tasks.errors import KeyMapError
 from tasks.files import fsync_folder, refusals_named, temporary_sibling
 
@@ -141,8 +142,8 @@ def patient_key(patient_id: str, patient_name: str, study_instance_uid: str) -> 
     """Tell patients apart: by Patient ID, else by name, else by the DICOM study, each in its own range."""
     if patient_id:
         return f"id:{patient_id}"
-    if patient_name:
-        return f"name:{patient_name}"
+    if plain_name(patient_name):
+        return f"name:{plain_name(patient_name)}"
     return f"study:{study_instance_uid}"
 
 

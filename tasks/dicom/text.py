@@ -48,3 +48,8 @@ def decode_text(value: bytes, character_set: str = "") -> str:
 def decode_ascii(value: bytes) -> str:
     """Decode a value of VR UI, CS, DA, TM, IS or DS, whose repertoire is ASCII; stray bytes become U+FFFD."""
     return value.decode("ascii", "replace").strip(" \0")
+
+
+def plain_name(name: str) -> str:
+    """Drop what a person's name may end with and means nothing: `A^B`, `A^B^^^` and `A^B=` are one (PS3.5 6.2.1.1)."""
+    return "=".join(group.rstrip("^ ") for group in name.split("=")).rstrip("=")

@@ -12,6 +12,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from tasks.dicom.text import plain_name
+
 if TYPE_CHECKING:
     from tasks.index.row import IndexRow
 
@@ -84,8 +86,9 @@ def place_of(row: IndexRow, *, digest: str = "", digits: int = 8) -> str:
     digits
         How long the hashes are.
     """
-    patient = "_".join(part for part in (safe_part(row.patient_id), safe_part(row.patient_name)) if part)
-    patient = f"{patient or UNKNOWN_PATIENT}_{short_hash(row.patient_id, row.patient_name, digits=digits)}"
+    name = plain_name(row.patient_name)
+    patient = "_".join(part for part in (safe_part(row.patient_id), safe_part(name)) if part)
+    patient = f"{patient or UNKNOWN_PATIENT}_{short_hash(row.patient_id, name, digits=digits)}"
     series = "_".join(part for part in (_number(row.series_number, 3), safe_part(row.series_description)) if part)
     series = f"{series}_{short_hash(row.study_instance_uid, row.series_instance_uid, digits=digits)}"
     instance = f"{_number(row.instance_number, 5)}_{short_hash(row.sop_instance_uid, digits=digits)}"

@@ -27,7 +27,7 @@ from tasks.dicom.syntax import (
     read_meta,
     read_start,
 )
-from tasks.dicom.text import decode_ascii, decode_text
+from tasks.dicom.text import decode_ascii, decode_text, plain_name
 from tests import strategies
 from tests.builders.world import make_instance, write_instance
 from tests.dicom.encoder import Leaf, encode, head, write_meta
@@ -296,3 +296,13 @@ def test_backslash_as_second_byte_does_not_tear_a_letter() -> None:
     for letter in torn:
         for encoded in ("GB18030", "GBK"):
             assert decode_text(letter.encode("gb18030"), encoded) == letter
+
+
+@pytest.mark.parametrize("written", ["A^B", "A^B^^^", "A^B=", "A^B^=", "A^B =="])
+def test_what_a_name_may_end_with_and_means_nothing_is_dropped(written):
+    assert plain_name(written) == "A^B"
+
+
+def test_groups_of_a_name_keep_their_places():
+    assert plain_name("Gosei^Shiken^^=合成^試験^=") == "Gosei^Shiken=合成^試験"
+    assert plain_name("=合成^試験") == "=合成^試験"

@@ -1,0 +1,230 @@
+"""The whole graph on scanners' real files, all vendors in one dump: nothing is lost, and nobody can be found outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+import sqlite3
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.pipelines.command import (
+    Ended,
+    counts_of,
+    digests,
+    luigi,
+    rows_of,
+    unfinished,
+    use_secret,
+    viewer,
+    write_study,
+)
+
+SAMPLE = 300
+"""How many files `make test` takes, evenly from all sets; `make test-long` takes every file there is."""
+
+DATES = ("patient_birth_date", "study_date", "series_date", "acquisition_date", "content_date", "acquisition_datetime")
+UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+NAMES = ("patient_name", "referring_physician_name")
+OTHERS = (
+    "patient_id",
+    "other_patient_ids",
+    "accession_number",
+    "study_id",
+    "institution_name",
+    "station_name",
+    "device_serial_number",
+)
+
+VENDORS = frozenset(
+    {"agfa", "general electric", "ge", "hitachi", "philips", "siemens", "toshiba", "uih", "united imaging"}
+)
+"""Names that stand in identifying attributes of some files and in the manufacturer's of most."""
+
+SHORTEST = 4
+ENCODINGS = ("utf-8", "latin-1", "gb18030", "iso2022_jp", "euc_kr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealRun:
+    """One run on real files, and all that it said with Luigi's most talkative log."""
+
+    dump: Path
+    workspace: Path
+    ended: Ended
+    content: dict[str, str]
+    """Digests of the dump's files before the run."""
+
+
+@pytest.fixture(scope="module", params=["sample", pytest.param("everything", marks=pytest.mark.long)])
+def real(request: pytest.FixtureRequest, scanner_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RealRun:
+    """Run the graph on a sample of the real files, or on all of them."""
+    base = tmp_path_factory.mktemp(request.param)
+    dump, workspace = scanner_data, base / "w"
+    if request.param == "sample":
+        dump = base / "dump"
+        copy_sample(scanner_data, dump)
+    use_secret(workspace)
+    content = digests(dump)
+    study = write_study(base / "study.toml", dump=dump, workspace=workspace, files=1000, series=10)
+    ended = luigi("PrepareReview", "--study", study, "--workers", 2, "--log-level", "DEBUG", cwd=base)
+    return RealRun(dump=dump, workspace=workspace, ended=ended, content=content)
+
+
+def copy_sample(source: Path, folder: Path) -> None:
+    """Copy files drawn evenly from the sets, keeping their folders."""
+    chance = random.Random(1)
+    sets = [
+        sorted(path for path in top.rglob("*") if path.is_file()) for top in sorted(source.iterdir()) if top.is_dir()
+    ]
+    left = SAMPLE
+    for number, members in enumerate(sorted(sets, key=len)):
+        share = min(len(members), left // (len(sets) - number))
+        left -= share
+        for path in chance.sample(members, share):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+
+
+def test_it_ends_well_and_leaves_the_dump_alone(real: RealRun) -> None:
+    assert real.ended.code == 0, real.ended.said[-3000:]
+    assert "Traceback" not in real.ended.said
+    assert digests(real.dump) == real.content
+    assert unfinished(real.workspace) == []
+    assert not (real.workspace / "identified" / "logs" / "faults.log").exists()
+
+
+def test_the_sums_close(real: RealRun) -> None:
+    sorted_tree = digests(real.workspace / "identified" / "sorted")
+    came_in = real.content
+    rejected = {came_in[row["file"]] for row in rows_of(real.workspace, "rejects")}
+    assert len(set(sorted_tree.values())) == len(sorted_tree)
+    assert set(came_in.values()) == set(sorted_tree.values()) | rejected
+    assert not set(sorted_tree.values()) & rejected
+    duplicates, rejects = rows_of(real.workspace, "duplicates"), rows_of(real.workspace, "rejects")
+    assert len(came_in) == len(sorted_tree) + len(duplicates) + len(rejects)
+
+    exported = digests(real.workspace / "released" / "export")
+    quarantined = rows_of(real.workspace, "quarantine")
+    assert len(sorted_tree) == len(exported) + len(quarantined)
+    counts = counts_of(real.workspace, "deidentify")
+    assert (counts["exported"], counts["quarantined"]) == (len(exported), len(quarantined))
+    assert len(exported) > len(sorted_tree) // 2
+    for row in quarantined:
+        assert row["meaning"], row["reason"]
+
+
+def test_every_exported_image_opens(real: RealRun) -> None:
+    seen = set()
+    for path in sorted((real.workspace / "released" / "export").rglob("*.dcm")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of what the original has as well
+            dataset = pydicom.dcmread(path)
+            for _ in dataset.iterall():
+                pass
+        assert dataset.PatientIdentityRemoved == "YES"
+        assert dataset.PatientID == path.relative_to(real.workspace / "released" / "export").parts[0]
+        seen.add(dataset.SOPInstanceUID)
+    assert len(seen) > 100
+
+
+def test_the_manifest_is_sound(real: RealRun) -> None:
+    ended = viewer("check", real.workspace / "released" / "review" / "manifest.json", "--json", cwd=real.workspace)
+    assert ended.code in (0, 4), ended.said  # 4: some of the sets hold series with gaps and the like
+    assert "Traceback" not in ended.said
+
+
+def identifiers_of(workspace: Path) -> set[str]:
+    """Gather from the index every value that must be found nowhere outside `identified/`."""
+    found: set[str] = set()
+    connection = sqlite3.connect(workspace / "identified" / "index.db")
+    try:
+        for column in (*DATES, *UIDS, *NAMES, *OTHERS):
+            for (value,) in connection.execute(f"SELECT DISTINCT {column} FROM instance"):
+                for part in value.split("\\"):
+                    found.add(part)
+                    if column in DATES:
+                        found.add(part[:8])
+                    if column in NAMES:
+                        found.update(re.split(r"[\^=]", part))
+    finally:
+        connection.close()
+    found = {value.strip().casefold() for value in found}
+    uids_of_the_standard = {value for value in found if value in pydicom.uid.UID_dictionary}
+    return {value for value in found - VENDORS - uids_of_the_standard if len(value) >= SHORTEST}
+
+
+def leaks(identifiers: set[str], content: bytes) -> set[str]:
+    """List the identifiers that occur in some bytes, whatever their case; a number only where digits end around it."""
+    lower = content.lower()
+    found = set()
+    for value in identifiers:
+        for form in {value.encode(encoding, "ignore") for encoding in ENCODINGS}:
+            if len(form) < SHORTEST or form not in lower:
+                continue
+            around = rb"(?<![0-9])%s(?![0-9])" if value.isdecimal() else rb"%s"
+            if re.search(around % re.escape(form), lower):
+                found.add(value)
+    return found
+
+
+def without_pixels(path: Path) -> bytes:
+    """Read a DICOM file and leave the value of its pixel data out."""
+    content = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path)
+        for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+            if keyword in dataset:
+                element = dataset.get_item(keyword)
+                begin = element.value_tell if hasattr(element, "value_tell") else element.file_tell
+                content = content[:begin] + content[begin + len(element.value) :]
+    return content
+
+
+def test_the_search_finds_what_it_searches_for(real: RealRun) -> None:
+    """The alarm rings: nearly every identifier is found in the dump, so a search that finds none means something."""
+    identifiers = identifiers_of(real.workspace)
+    assert len(identifiers) > 100
+    sorted_files = sorted((real.workspace / "identified" / "sorted").rglob("*.dcm"))
+    blob = b"\n".join(without_pixels(path) for path in random.Random(1).sample(sorted_files, 40))
+    assert len(leaks(identifiers, blob)) > 40
+
+
+def test_no_identifier_is_found_outside(real: RealRun) -> None:
+    identifiers = identifiers_of(real.workspace)
+    released = real.workspace / "released"
+    names = "\n".join(os.fspath(path.relative_to(released)) for path in released.rglob("*"))
+    texts = {"names": names.encode(), "said": real.ended.said.encode()}
+    files = [path for path in sorted(released.rglob("*")) if path.is_file()]
+    texts["export"] = b"\n".join(without_pixels(path) for path in files if path.suffix == ".dcm")
+    texts["others"] = b"\n".join(path.read_bytes() for path in files if path.suffix not in (".dcm", ".png"))
+    found = {name: leaks(identifiers, text) for name, text in texts.items()}
+    assert not any(found.values()), found
+
+
+def test_no_name_of_the_dump_is_found_outside(real: RealRun) -> None:
+    """Folders and files are often called after patients; their names are in the lists of `identified/` alone."""
+    names = {part.casefold() for name in real.content for part in Path(name).parts}
+    names = {name for name in names if len(name) >= 8 and not name.isdecimal()}
+    said = "\n".join(line for line in real.ended.said.splitlines() if os.fspath(real.workspace) not in line)
+    assert not [name for name in names if name in said.casefold()]
+    released = real.workspace / "released"
+    below = "\n".join(os.fspath(path.relative_to(released)) for path in released.rglob("*")).casefold()
+    manifest = (released / "review" / "manifest.json").read_text("utf-8").casefold()
+    assert not [name for name in names if name in below or name in manifest]
+
+
+def test_pictures_hold_no_text(real: RealRun) -> None:
+    """A PNG can carry texts beside its pixels; ours carry none."""
+    for path in (real.workspace / "released" / "review" / "montage").glob("*.png"):
+        kinds = re.findall(rb"(tEXt|zTXt|iTXt|eXIf|tIME)", path.read_bytes()[:200])
+        assert not kinds, hashlib.sha256(path.read_bytes()).hexdigest()
