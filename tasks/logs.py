@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -44,14 +45,15 @@ def _place_of(fault: BaseException) -> str:
 
 
 def keep_fault(folder: Path, fault: BaseException) -> None:
-    """Append a fault, traceback and all, to the log that stays in `identified/`."""
-    text = "".join(traceback.format_exception(fault))
-    try:
+    """Append a fault, traceback and all, to the log that stays in `identified/`, if that can be written."""
+    text = "".join(traceback.format_exception(fault)) + "\n"
+    # The fault may be that the disk is full, and then no other may take its place.
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder / "faults.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError:
-        return
-    with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as log:
-        log.write(text + "\n")
+        try:
+            os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+        finally:
+            os.close(descriptor)
 
 
 _TRACEBACK = "Traceback (most recent call last)"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
@@ -30,12 +31,14 @@ FINDINGS = {
     "extra-element": "The export holds an element that its source does not.",
     "file-meta": "The file meta information is not the one this software writes.",
     "identifier": "An identifier of the patient stands in the export.",
+    "lost": "A number that describes the acquisition or the pixels is missing from the export.",
     "overlay": "An overlay, a curve or an icon stands in the export.",
     "pixel-data": "The pixel data are not those of the source.",
     "preamble": "The preamble is not empty.",
     "private": "A private element stands in the export.",
     "pseudonym": "Name or ID are not the subject's pseudonym.",
     "stamps": "The stamps that say a file was de-identified are missing.",
+    "structure": "A length or a reserved field in the export is not what it has to be.",
     "uid": "A UID of the source stands in the export, or stands for two.",
     "unreadable": "The export cannot be read.",
     "value": "A value is neither the source's nor one that the profile may write.",
@@ -83,6 +86,15 @@ _HARVESTED_VRS = frozenset({None, "DA", "DT", "PN", "SQ", "UI"})
 """VRs whose values identify wherever they stand; None is a VR that the syntax leaves out."""
 
 _BINARY_VRS = frozenset({"OB", "OW", "UN"})
+_NUMBER_VRS = frozenset({"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_DESCRIBING_GROUPS = (0x0018, 0x0020, 0x0028)
+"""Acquisition, relationship and image presentation (PS3.6)."""
+
+_RESERVING_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT", "UC", "UR"})
+"""VRs with two reserved bytes in their explicit head (PS3.5 table 7.1-1); sequences aside, which pydicom has parsed."""
+
+_UNDEFINED = 0xFFFFFFFF
+
 _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 """Pixel Data, Float Pixel Data, Double Float Pixel Data: compared apart, and not searched."""
 
@@ -162,6 +174,7 @@ class _Audit:
         self._after = after
         self._export = export
         self._expected = expected
+        self._is_explicit = after.original_encoding[0] is False
         self._source_is_little_endian = before.original_encoding[1] is not False
         self._old = dict(_flatten(before, private_vrs=_HARVESTED_VRS))
         self._new = dict(_flatten(after))
@@ -219,9 +232,17 @@ class _Audit:
                 yield "overlay"
             if place[0] in _STAMPS or place in ((0x00100010,), (0x00100020,)):
                 continue
+            if element.length not in (_UNDEFINED, len(element.raw or b"")):
+                yield "structure"
+            if element.vr in _RESERVING_VRS and self._is_explicit and element.offset and len(place) == 1:
+                reserved = self._export[element.offset - 6 : element.offset - 4]
+                if reserved != b"\0\0":
+                    yield "structure"
             old = self._old.get(place)
             if old is None:
                 yield "extra-element"
+            elif element.vr != old.vr:
+                yield "value"
             elif tag in (0x00100010, 0x00100020) and element.texts == [self._expected.pseudonym]:
                 continue
             elif element.vr == "UI":
@@ -232,6 +253,8 @@ class _Audit:
                 yield from _compare_ages(old, element)
             elif not self._is_kept_or_hidden(old, element):
                 yield "value"
+        if any(_describes(place, element) and place not in self._new for place, element in self._old.items()):
+            yield "lost"
         if len(set(stands_for.values())) != len(stands_for):
             yield "uid"
 
@@ -362,7 +385,7 @@ def name_parts(name: str) -> set[str]:
 class _Piece:
     """One element as it stands, decoded no further than a question needs: decoding is what takes the time."""
 
-    __slots__ = ("_dataset", "_texts", "raw", "tag", "vr")
+    __slots__ = ("_dataset", "_texts", "length", "offset", "raw", "tag", "vr")
 
     def __init__(self, dataset: Dataset, tag: BaseTag) -> None:
         item: Any = dataset.get_item(tag)
@@ -371,6 +394,8 @@ class _Piece:
         self.tag = tag
         self._texts: list[str] | None = None
         self.raw: bytes | None = (item.value or b"") if raw else None
+        self.length: int = item.length if raw else _UNDEFINED
+        self.offset: int = item.value_tell if raw else 0
         self.vr: str = item.VR if item.VR not in (None, "UN") else dataset[tag].VR
 
     @property
@@ -423,6 +448,13 @@ def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str]) -> Itera
                 yield "uid"
         elif now and (now == was or stands_for.setdefault(was, now) != now):
             yield "uid"
+
+
+def _describes(place: tuple[int, ...], piece: _Piece) -> bool:
+    """Tell whether a number describes the acquisition or the pixels; nothing in the standard asks to take one out."""
+    tag = place[-1]
+    known = tag & 0xFFFF != 0 and tag in DicomDictionary
+    return len(place) == 1 and known and tag >> 16 in _DESCRIBING_GROUPS and piece.vr in _NUMBER_VRS
 
 
 def _compare_ages(old: _Piece, new: _Piece) -> Iterator[str]:

@@ -241,8 +241,8 @@ class _Job:
                     action = Action.REMOVE
             else:
                 following, end = index + 1, element.end
-                if following < count and elements[following].tag == SEQUENCE_END and elements[following].start == end:
-                    # Encapsulated pixel data and the delimiter that ends them.
+                if following < count and elements[following].tag == SEQUENCE_END and elements[following].depth == depth:
+                    # Encapsulated pixel data and their delimiter; that of the sequence around stands a level higher.
                     end = elements[following].end
                     following += 1
                 replacement = None

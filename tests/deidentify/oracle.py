@@ -74,7 +74,7 @@ def _flatten(dataset: Dataset, place: Place, *, swapped: bool) -> Iterator[tuple
 
 
 def _raw(dataset: Dataset, tag: Any, *, swapped: bool) -> tuple[str, bytes]:
-    item: Any = dataset.get_item(tag)
+    item: Any = dataset._dict[tag]
     if isinstance(item, RawDataElement):
         resolved: dict[str, str] = {}
         hooks.raw_element_vr(item, resolved, ds=dataset)

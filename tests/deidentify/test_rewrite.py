@@ -124,10 +124,12 @@ FORMS = [
     [(form, explicit) for form in FORMS for explicit in (True, False) if explicit or not form["unknown"]],
 )
 def test_lengths_stay_of_their_kind_and_are_right(outer: dict[str, bool], explicit: bool) -> None:
-    """Every form of a sequence inside every other, with items that change, that do not, and that are empty."""
-    inside = [nested(tag, INNER, KEPT, (), **inner) for tag, inner in zip(SEQUENCES, FORMS, strict=True)]
-    source = image(nested(0x00189346, (*KEPT, nested(0x00400440, inside, KEPT, **outer)), **outer), explicit=explicit)
-    assert faults(source, made(source)) == []
+    """Every form of a sequence inside every other, with items that change, do not, and are empty, in any order."""
+    for items in itertools.permutations((INNER, KEPT, ())):
+        inside = [nested(tag, *items, **inner) for tag, inner in zip(SEQUENCES, FORMS, strict=True)]
+        around = nested(0x00189346, (*KEPT, nested(0x00400440, inside, KEPT, **outer)), **outer)
+        source = image(around, explicit=explicit)
+        assert faults(source, made(source)) == []
 
 
 def test_implicit_items_in_an_explicit_stream_stay_implicit() -> None:
