@@ -122,8 +122,10 @@ def database_refusals_named(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as fault:
         # The primary code is the lower byte (SQLite, "Result and Error Codes"); a text that does not decode has none.
-        code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        extended = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+        code = extended & 0xFF
+        if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:
+            # The second is a full disk as well, met while the file that readers and writers share was to grow.
             raise DiskFullError(path=path.parent) from fault
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             raise WorkspaceError(path=path.parent, problem="cannot be written") from fault

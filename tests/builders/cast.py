@@ -60,9 +60,7 @@ CAST = (
         institution="Synthetic Hospital Alpha",
         department="Imaging 1",
         referrer="Synthetic^Physician^One",
-        scanner=Scanner(
-            manufacturer="SIEMENS", model="DEMO V 3T", software="syngo demo E11", uid_style="stamped"
-        ),
+        scanner=Scanner(manufacturer="SIEMENS", model="DEMO V 3T", software="syngo demo E11", uid_style="stamped"),
         first_visit=datetime.date(2018, 9, 4),
         months=(0, 6, 12),
         t1_axial=False,
