@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from rich.table import Table
 
 from pipelines.base import load_study, now
 from tasks import __version__
-from tasks.errors import ScanwardError, UsageError
+from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
 from tasks.files import write_atomically
-from tasks.logs import sentence_for
 from tasks.status import read_status
 from tasks.workspace import Workspace, open_workspace
 
@@ -49,16 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.act(options)
     except ScanwardError as fault:
-        if options.debug:
-            raise
-        sys.stderr.write(f"{fault}\n")
-        return fault.exit_code
-    except Exception as fault:
-        if options.debug:
-            raise
-        sys.stderr.write(f"{sentence_for(fault)}\n")
-        return ScanwardError.exit_code
+        return _say(str(fault), fault.exit_code, debug=options.debug)
+    except Exception as fault:  # noqa: BLE001 - no log was kept, and its own words may quote a patient
+        text = f"An unexpected fault ({type(fault).__name__}) stopped scanward; --debug shows where it arose."
+        return _say(text, ScanwardError.exit_code, debug=options.debug)
     return code
+
+
+def _say(text: str, exit_code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"{text}\n")
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,9 +91,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _init(options: argparse.Namespace) -> int:
     path: Path = options.path
-    if path.exists():
+    if os.path.lexists(path):
         raise UsageError(problem=f"{path} is there already.", remedy="Give another name; nothing was changed.")
-    write_atomically(path.absolute(), example_study())
+    try:
+        write_atomically(path.absolute(), example_study())
+    except (OSError, DiskFullError, WorkspaceError) as fault:
+        raise UsageError(problem=f"{path} cannot be written.", remedy="Give a place where you may write.") from fault
     sys.stdout.write(f"Wrote {path}. Set `dump` and `workspace` in it, then: scanward doctor --study {path}\n")
     return 0
 
@@ -111,14 +116,13 @@ def _doctor(options: argparse.Namespace) -> int:
             try:
                 lines.append(("ok", package, importlib.metadata.version(package)))
             except importlib.metadata.PackageNotFoundError:
-                remedy = f"not installed; needed for {_NEEDED_FOR[group]}: pip install 'scanward[{group}]'"
+                source = "scanward" if group == "core" else f"'scanward[{group}]'"
+                remedy = f"not installed; needed for {_NEEDED_FOR[group]}: pip install {source}"
                 lines.append(("missing" if group == "core" else "optional", package, remedy))
     if options.study or options.workspace or Path("study.toml").exists():
         lines += _look_at_study(options)
-    table = Table(box=None, show_header=False)
-    for line in lines:
-        table.add_row(*line)
-    Console(soft_wrap=True).print(table)
+    # Plain lines, each whole however narrow the screen is, so that they can be searched and copied.
+    sys.stdout.writelines(f"{state:<8}  {name:<18}  {text}\n" for state, name, text in lines)
     return 1 if any(state == "missing" for state, _, _ in lines) else 0
 
 

@@ -61,14 +61,20 @@ class ProgressBoard:
             self._thread = None
 
     def _show_lines(self, logger: logging.Logger) -> None:
+        """Say where each stage is every few seconds, and once when it is done or all work ends."""
         said: dict[str, int] = {}
-        began = time.monotonic()
-        while not self._stop.wait(_LINE_EVERY_SECONDS):
+        began = last = time.monotonic()
+        ended = False
+        while not ended:
+            ended = self._stop.wait(_LOOK_EVERY_SECONDS)
+            now = time.monotonic()
+            due = ended or now - last >= _LINE_EVERY_SECONDS
+            last = now if due else last
             for stage in self._stages:
                 done, total = self.read(stage)
-                if total and done != said.get(stage, 0):
+                if total and done != said.get(stage, 0) and (due or done >= total):
                     said[stage] = done
-                    logger.info("%s: %s of %s (%.0f s)", stage, f"{done:,}", f"{total:,}", time.monotonic() - began)
+                    logger.info("%s: %s of %s (%.0f s)", stage, f"{done:,}", f"{total:,}", now - began)
 
     def _show_bars(self, _: logging.Logger) -> None:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it

@@ -21,6 +21,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.hooks import raw_element_vr
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
@@ -396,7 +397,7 @@ class _Piece:
         self.raw: bytes | None = (item.value or b"") if raw else None
         self.length: int = item.length if raw else _UNDEFINED
         self.offset: int = item.value_tell if raw else 0
-        self.vr: str = item.VR if item.VR not in (None, "UN") else dataset[tag].VR
+        self.vr: str = _find_vr(dataset, item) if raw and item.VR in (None, "UN") else item.VR
 
     @property
     def value(self) -> Any:
@@ -417,6 +418,14 @@ class _Piece:
                 parts = list(value) if isinstance(value, list | MultiValue) else [value]
             self._texts = [str("" if part is None else part).strip(" \0") for part in parts] or [""]
         return self._texts
+
+
+def _find_vr(dataset: Dataset, item: RawDataElement) -> str:
+    """Look up a VR that the file does not state, without decoding the value: that fails where a value is damaged."""
+    told: dict[str, str] = {}
+    raw_element_vr(item, told, ds=dataset)
+    vr = told["VR"]
+    return str(dataset[item.tag].VR) if " or " in vr else str(vr)
 
 
 def _flatten(

@@ -76,6 +76,8 @@ def export_files(
         target = export / order.target
         if content is not None and not reason:
             _put(content, target, folders)
+            with contextlib.suppress(FileNotFoundError):
+                (quarantine / order.target).unlink()
         else:
             with contextlib.suppress(FileNotFoundError):
                 # An earlier run may have exported this very name under other settings.

@@ -7,9 +7,12 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +129,53 @@ def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = DEA
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.005)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CentralScheduler:
+    """A running `luigid`."""
+
+    url: str
+    folder: Path
+    """Where it keeps its state and its log."""
+
+    def ask(self, call: str, **words: object) -> Any:
+        """Ask its API, as its web page does."""
+        query = urllib.parse.urlencode({"data": json.dumps(words)})
+        with urllib.request.urlopen(f"{self.url}/api/{call}?{query}", timeout=DEADLINE_SECONDS) as answer:
+            return json.loads(answer.read())["response"]
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """List the tasks it knows."""
+        return self.ask("task_list", status="", upstream_status="")
+
+
+@contextlib.contextmanager
+def central_scheduler(folder: Path) -> Iterator[CentralScheduler]:
+    """Start a `luigid` on loopback, with state and log in a new folder; in the end it is asked to save its state."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [str(PROGRAMS / "luigid"), "--address", "127.0.0.1", "--port", str(port)]
+    words += ["--state-path", str(folder / "state"), "--logdir", str(folder)]
+    with (
+        (folder / "said").open("wb") as said,
+        started(words, cwd=folder, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
+        wait_until(lambda: process.poll() is not None or _answers(port), what="luigid to answer")
+        assert process.poll() is None, (folder / "said").read_text()
+        yield CentralScheduler(url=f"http://127.0.0.1:{port}", folder=folder)
+        process.terminate()
+        process.wait(timeout=DEADLINE_SECONDS)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def write_study(
