@@ -40,7 +40,7 @@ from tests.builders.world import make_instance, write_instance
 from tests.deidentify.canaries import LEVELS, plant_file, sightings
 from tests.deidentify.images import image, nested, text
 from tests.deidentify.oracle import IDENTITY, SUBJECT, read, values
-from tests.dicom.encoder import Node
+from tests.dicom.encoder import Leaf, Node
 from tests.dicom.mutator import mutate
 from tests.dicom.oracle import PYDICOM_FILES
 
@@ -312,6 +312,15 @@ def test_the_audit_has_nothing_to_say_of_a_right_export(nodes: list[Node], expli
     assert set(audit_file(source, export, EXPECTED)) <= {"date", "identifier"}
 
 
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_number_of_the_wrong_length_does_not_hold_its_file_back(place: Place, explicit: bool) -> None:
+    """Such are written by old scanners, in private elements above all; nobody has to read the number."""
+    damaged = Leaf(tag=0x00720082, vr="SV", value=b"1 ")
+    private = (text(0x00090010, "LO", "GEMS_IDEN_01"), nested(0x00091001, (damaged,), undefined=True))
+    (row,) = place.run(*place.put([image(damaged, *private, explicit=explicit)]))
+    assert row.reason == ""
+
+
 # ---- sabotage of the rules
 
 
@@ -460,6 +469,20 @@ def _move_a_date(content: bytes) -> bytes:
     return content.replace(b"DA\x08\x0020170604", b"DA\x08\x0020170605")
 
 
+def _add_the_true_date(content: bytes) -> bytes:
+    return content.replace(b"DA\x08\x0020170604", b"DA\x12\x0020170604\\20200229 ")
+
+
+def _add_another_uid(content: bytes) -> bytes:
+    at = content.index(b"\x20\0\x0e\0UI")
+    length = int.from_bytes(content[at + 6 : at + 8], "little")
+    more = b"\\1.2.34567"
+    end = at + 8 + length
+    value = content[at + 8 : end].rstrip(b"\0") + more
+    value += b"\0" * (len(value) % 2)
+    return content[: at + 6] + len(value).to_bytes(2, "little") + value + content[end:]
+
+
 def _say_the_name_twice(content: bytes) -> bytes:
     at = content.index(b"\x18\0\x50\0DS")
     return content[:at] + b"\x10\0\x20\0LO\x0c\0CANARY-4711 " + content[at:]
@@ -476,6 +499,8 @@ SABOTAGE = [
     (_flip_a_pixel, "pixel-data"),
     (_change_a_number, "value"),
     (_move_a_date, "date"),
+    (_add_the_true_date, "date"),
+    (_add_another_uid, "uid"),
     (_say_the_name_twice, "identifier"),
 ]
 
