@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from dataclasses import fields, replace
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary
 from pydicom.uid import UID_dictionary
@@ -16,9 +16,14 @@ from tasks.index.row import FileStamp, IndexRow, Reject
 from tasks.index.store import IndexedFile
 from tests.dicom.encoder import Encapsulated, Leaf, Nested, Node
 
-# A deadline would make a test fail because the machine is busy.
-# In CI the same examples every time: a search for new ones is for those who can act on what it finds.
-settings.register_profile("scanward", settings(), deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.register_profile(
+    "scanward",
+    # A deadline, and a limit on how long examples take to make, would make a test fail because the machine is busy.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # In CI the same examples every time: a search for new ones is for those who can act on what it finds.
+    derandomize=os.environ.get("CI") == "true",
+)
 settings.load_profile("scanward")
 
 FEWER = settings(max_examples=40)

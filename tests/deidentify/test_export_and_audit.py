@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -303,7 +303,6 @@ def test_a_damaged_file_that_passes_the_audit_holds_nothing_of_the_patient(place
     assert passed[False] > 5
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.image_elements(posing=False), st.booleans())
 def test_the_audit_has_nothing_to_say_of_a_right_export(nodes: list[Node], explicit: bool) -> None:
     """But of names and dates in texts that are kept, which no rule can know."""

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary
 from pydicom.uid import UID_dictionary
@@ -54,7 +54,7 @@ def parts(value: Value) -> list[bytes]:
 # ---- every element is what the profile says, and is written as it was
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(strategies.image_elements(), st.booleans(), st.sampled_from([MR_IMAGE, ENHANCED_MR]))
 def test_the_export_reads_and_says_what_the_profile_says(nodes: list[Node], explicit: bool, sop_class: str) -> None:
     """At every place, nested too; nothing is missing, nothing is too much, what is kept is kept to the byte."""
@@ -67,7 +67,6 @@ def test_the_export_reads_and_says_what_the_profile_says(nodes: list[Node], expl
 # ---- twice
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.image_elements(), st.booleans())
 def test_a_second_pass_moves_dates_and_uids_once_more_and_changes_nothing_else(
     nodes: list[Node], explicit: bool

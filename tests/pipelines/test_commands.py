@@ -322,7 +322,7 @@ def test_a_damaged_index_is_told_in_one_sentence(dump: Path, tmp_path: Path) -> 
     assert "Traceback" not in ended.said
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_stopped_by_hand_it_ends_with_130_and_goes_on_later(workers: int, tmp_path: Path) -> None:
     make_dump(tmp_path / "dump", patients=3, series=3, instances=8)
     study = write_study(tmp_path / "study.toml", dump=tmp_path / "dump", workspace=tmp_path / "w", files=24, series=3)

@@ -82,7 +82,6 @@ def assert_nothing_half_done(workspace: Path, enough: Path) -> None:
     ("share", "workers"),
     [
         (0.02, 1),
-        (0.3, 1),
         (0.6, 2),
         *(pytest.param(n / 20, 1 + n % 2, marks=pytest.mark.long) for n in range(1, 20)),
     ],

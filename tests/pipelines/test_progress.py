@@ -70,7 +70,7 @@ def run_in_terminal(words: list[object], cwd: Path, **env: str) -> tuple[int, st
     return code, b"".join(chunks).decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_in_a_terminal_a_bar_is_drawn_for_each_stage(workers: int, words: list[object], tmp_path: Path) -> None:
     code, screen = run_in_terminal([*words, "--workers", workers], tmp_path)
     assert code == 0, screen
@@ -94,7 +94,7 @@ def test_with_nothing_to_do_no_bar_is_drawn(words: list[object], tmp_path: Path)
     assert "Prepared (nothing new)" in screen
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_without_a_terminal_plain_lines_tell_it(workers: int, words: list[object], tmp_path: Path) -> None:
     ended = luigi(*words, "--workers", workers, cwd=tmp_path)
     assert ended.code == 0
@@ -125,7 +125,7 @@ def test_what_goes_on_after_a_cut_counts_what_is_left(words: list[object], tmp_p
     ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_luigis_page_is_told_how_far_it_is(workers: int, words: list[object], tmp_path: Path) -> None:
     with central_scheduler(tmp_path / "luigid") as scheduler:
         ended = luigi(*words, "--workers", workers, "--scheduler-url", scheduler.url, cwd=tmp_path)
