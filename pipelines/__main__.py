@@ -22,6 +22,11 @@ from pipelines.base import load_study, now
 from tasks import __version__
 from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
 from tasks.files import write_atomically
+from tasks.receipt import remove_receipt
+from tasks.sort.source import Sources
+from tasks.sort.store import SortStore
+from tasks.sort.table import export_series
+from tasks.sort.undo import undo_run
 from tasks.status import read_status
 from tasks.workspace import Workspace, open_workspace
 
@@ -82,7 +87,18 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="tell where a study stands")
     status.add_argument("--json", action="store_true", help="print one JSON object for a machine")
     status.set_defaults(act=_status)
-    for command in (doctor, status):
+
+    plan = commands.add_parser("plan", help="write the table of what SortStudy will place where, and place nothing")
+    plan.add_argument("--workers", type=_at_least_one, default=1, metavar="N", help="processes that read headers")
+    plan.set_defaults(act=_plan)
+    undo = commands.add_parser("undo", help="take the last sort back out of the sorted tree; the dump is not touched")
+    undo.set_defaults(act=_undo)
+    index = commands.add_parser("index", help="what the index knows")
+    index_commands = index.add_subparsers(dest="index_command", required=True, metavar="COMMAND")
+    export = index_commands.add_parser("export", help="write a table of all series, in which patients can be read")
+    export.add_argument("path", type=Path, help="a file that is not there yet, ending in .tsv or .parquet")
+    export.set_defaults(act=_export)
+    for command in (doctor, status, plan, undo, export):
         command.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
         command.add_argument("--dump", metavar="DIR", help="stands in for the key of the study file")
         command.add_argument("--workspace", metavar="DIR", help="stands in for the key of the study file")
@@ -148,6 +164,69 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _plan(options: argparse.Namespace) -> int:
+    import luigi  # noqa: PLC0415 - the other commands need none
+
+    from pipelines.ground import RETURN_CODES  # noqa: PLC0415
+    from pipelines.sort import PlanSort  # noqa: PLC0415
+
+    study = {"study": options.study, "dump": options.dump, "workspace": options.workspace, "debug": options.debug}
+    task: Any = PlanSort(**study)
+    done = luigi.build([task], local_scheduler=True, workers=options.workers)  # type: ignore[no-untyped-call] # Luigi's
+    if not done:
+        return RETURN_CODES["task_failed"]
+    sys.stdout.write(f"{task.place.lists / 'plan.tsv'}\n")
+    return 0
+
+
+def _undo(options: argparse.Namespace) -> int:
+    settings, workspace = load_study(options.study, options.dump, options.workspace)
+    if not workspace.index.exists():
+        raise UsageError(problem="Nothing was sorted into this workspace yet.", remedy="There is nothing to undo.")
+    # First of all: from here on until the next sort nobody may believe that the tree is as planned.
+    for stage in ("sort", "plan"):
+        remove_receipt(workspace.receipts, stage)
+    with SortStore(workspace.index) as store:
+        undone = undo_run(
+            store,
+            Sources.of(settings.dump, workspace),
+            how=settings.sort.place,
+            moment=now().isoformat(timespec="seconds"),
+        )
+    if not undone.run:
+        sys.stdout.write("There is no run left to undo.\n")
+        return 0
+    sys.stdout.write(
+        f"Undid run {undone.run}: {undone.taken:,} files taken out of the sorted tree, {undone.restored:,} put back "
+        "where they were before.\n"
+    )
+    if undone.kept:
+        sys.stdout.write(f"{undone.kept:,} files stayed, because the dump no longer holds them.\n")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    workspace = _existing_workspace(options)
+    if not workspace.index.exists():
+        raise UsageError(problem="This workspace has no index yet.", remedy="Run SortStudy first.")
+    path: Path = options.path
+    if os.path.lexists(path):
+        raise UsageError(problem=f"{path} is there already.", remedy="Give another name; nothing was changed.")
+    if path.suffix not in (".tsv", ".parquet"):
+        raise UsageError(problem=f"{path} ends in neither .tsv nor .parquet.", remedy="The ending chooses the format.")
+    with SortStore(workspace.index) as store:
+        count = export_series(store, path.absolute())
+    sys.stdout.write(f"Wrote {count:,} series to {path}. Patients can be read in it.\n")
+    return 0
+
+
 def _existing_workspace(options: argparse.Namespace) -> Workspace:
     if options.workspace and not options.study:
         root = Path(options.workspace)
@@ -168,10 +247,16 @@ def _print_status(workspace: Workspace, status: dict[str, Any]) -> None:
         if not state:
             console.print(f"{stage}: not done yet")
             continue
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in state["counts"].items())
+        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in state["counts"].items() if count)
         console.print(f"{stage} ({state['finished']}): {counts}", highlight=False)
         for reason, count in state["reasons"].items():
             console.print(f"  {count:,} x {reason}", highlight=False)
+    for run in status["runs"]:
+        end = f"undone {run['undone']}" if run["undone"] else run["finished"] or "not finished"
+        console.print(
+            f"Run {run['run']}, {run['started']} to {end}: {run['placed']:,} placed, {run['removed']:,} taken away",
+            highlight=False,
+        )
 
 
 if __name__ == "__main__":

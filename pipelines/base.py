@@ -27,16 +27,18 @@ from luigi.parameter import ParameterVisibility
 
 from tasks import __version__
 from tasks.config import StudySettings, read_study
-from tasks.errors import DumpError, ScanwardError, UsageError
-from tasks.files import make_folder, sweep_temporaries, write_json
-from tasks.index.scan import Inventory, scan_dump
+from tasks.errors import DumpError, ScanwardError, StudyFileError, UsageError
+from tasks.files import make_folder, sweep_temporaries, temporary_sibling, write_json
+from tasks.index.scan import Inventory, Quiet, scan_dump
 from tasks.logs import LOGGER, FaultFilter, keep_fault, sentence_for
 from tasks.progress import ProgressBoard
 from tasks.receipt import Receipt, digest_of, read_receipt, write_receipt
+from tasks.sort.layout import LayoutError, parse_layout
+from tasks.sort.visit import VisitTableError, read_visit_overrides
 from tasks.status import RECEIPTS
 from tasks.workspace import Workspace, open_workspace
 
-STAGES = ("Indexing", "Sorting", "De-identifying", "Preparing")
+STAGES = ("Indexing", "Planning", "Sorting", "De-identifying", "Preparing")
 """The stages, as progress shows them."""
 
 BOARD = ProgressBoard(STAGES)
@@ -76,6 +78,14 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
         workspace=Path(workspace) if workspace else None,
     )
     try:
+        parse_layout(settings.sort.layout, settings.sort.file_name)
+        if settings.sort.visits is not None:
+            read_visit_overrides(settings.sort.visits)
+    except (LayoutError, VisitTableError) as fault:
+        key = "visits" if isinstance(fault, VisitTableError) else "layout"
+        faults = "; ".join(f"sort.{key}: {text}" for text in fault.faults)
+        raise StudyFileError(path=study or "(none)", faults=faults) from fault
+    try:
         with os.scandir(settings.dump):
             pass
     except (FileNotFoundError, NotADirectoryError) as fault:
@@ -89,9 +99,22 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
 
 
 @lru_cache(maxsize=4)
-def current_inventory(dump: Path) -> Inventory:
+def current_inventory(dump: Path, identified: Path, quiet_seconds: float) -> Inventory:
     """Scan the dump, once a process: what is complete must not change while a run decides what to do."""
-    return scan_dump(os.fsencode(dump))
+    spool = temporary_sibling(identified / "scan")
+    atexit.register(_remove_spool, spool, os.getpid())
+    quiet = None
+    if quiet_seconds:
+        moment = int(now().timestamp() * 1e9)
+        span = int(quiet_seconds * 1e9)
+        quiet = Quiet(begin_ns=moment - span, end_ns=moment + span)
+    return scan_dump(os.fsencode(dump), spool, quiet=quiet)
+
+
+def _remove_spool(spool: Path, process: int) -> None:
+    """Remove the list of files when the process that made it ends, and not when one that it forked does."""
+    if os.getpid() == process:
+        spool.unlink(missing_ok=True)
 
 
 def say_and_exit(fault: ScanwardError) -> NoReturn:
@@ -150,7 +173,7 @@ class StudyTask(luigi.Task):
     @property
     def inventory(self) -> Inventory:
         """What lies in the dump."""
-        return current_inventory(self.settings.dump)
+        return current_inventory(self.settings.dump, self.place.identified, self.settings.index.quiet_seconds)
 
     def sibling(self, kind: type[StudyTask], **more: Any) -> Any:
         """Make another task of the same study."""
@@ -259,9 +282,13 @@ class StageTask(StudyTask):
         if os.getpid() == _MAIN_PROCESS:
             _seen.setdefault(self.stage, (self, done))
             if not done:
+                self.prepare()
                 # Here and not where the work is done: with several workers that is another process.
                 BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
         return done
+
+    def prepare(self) -> None:
+        """Get ready for work; called in the main process, before any other is forked."""
 
     def is_still_there(self, receipt: Receipt) -> bool:  # noqa: ARG002 - for those that need it
         """Tell whether what the receipt speaks of was not taken away since; a glance, not a search."""
@@ -317,9 +344,13 @@ class StageTask(StudyTask):
     def forget_plans(self) -> None:
         """Remove this stage's work lists, now that its receipt stands."""
         for plan in self.place.plans.glob(f"{self.stage}-*"):
-            # First of all, or a run after a crash would take what is left of the lists for all of them.
-            (plan / _FROZEN).unlink(missing_ok=True)
-            shutil.rmtree(plan)
+            self.forget_plan(plan)
+
+    def forget_plan(self, plan: Path) -> None:
+        """Remove one folder of work lists."""
+        # First of all, or a run after a crash would take what is left of the lists for all of them.
+        (plan / _FROZEN).unlink(missing_ok=True)
+        shutil.rmtree(plan)
 
 
 def _may_pass(fault: Exception) -> bool:
@@ -342,6 +373,9 @@ def now() -> dt.datetime:
 
 
 _MAIN_PROCESS = os.getpid()
+SESSION = f"{_MAIN_PROCESS}-{now().isoformat()}"
+"""This run of Luigi, in all its processes."""
+
 _seen: dict[str, tuple[StageTask, bool]] = {}
 """Each stage that Luigi asked about, and whether it was complete when first asked."""
 
@@ -362,7 +396,10 @@ def _say_summaries() -> None:
             continue
         # What was done "now" was done by an earlier run, if this one found the stage complete.
         told = {name: count for name, count in receipt.counts.items() if not (was_complete and name.endswith("_now"))}
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in told.items())
+        # Of what there is none nothing is said, but for the first: how much there was at all.
+        first = next(iter(told), "")
+        said = [f"{count:,} {name.replace('_', ' ')}" for name, count in told.items() if count or name == first]
+        counts = ", ".join(said)
         LOGGER.info("%s%s: %s.", task.title, " (nothing new)" if was_complete else "", counts)
         for name, path in receipt.lists.items():
             LOGGER.info("  %s: %s", name, task.place.root / path)

@@ -12,10 +12,11 @@ from pipelines.base import ChunkTask, StageTask, holds_something
 from pipelines.sort import SortStudy
 from tasks.errors import UnaccountedError
 from tasks.files import make_folder, sweep_temporaries
-from tasks.index.store import IndexStore
 from tasks.lists import write_list
 from tasks.receipt import Receipt, digest_of
 from tasks.sort.place import take_away
+from tasks.sort.store import SortStore
+from tasks.sort.visit import correct_patients, read_visit_overrides
 
 if TYPE_CHECKING:
     from tasks.deidentify.ledger import ExportRow
@@ -112,7 +113,7 @@ class DeidentifyStudy(StageTask):
             kept = [row for row in before if row.source in sources and row.source not in done_now]
             wanted = {row.target for row in (*kept, *rows) if not row.reason}
             # Before the ledger forgets them, or a run that is cut off here leaves them for ever.
-            take_away((self.place.export / target for target in sorted(may_stand - wanted)), self.place.export)
+            take_away(sorted(may_stand - wanted), os.fspath(self.place.export))
             ledger.keep(self.settings_digest(), rows, [row.source for row in before if row.source not in sources])
             everything = ledger.rows()
         self._check(files, everything, ordered - len(rows))
@@ -123,11 +124,18 @@ class DeidentifyStudy(StageTask):
         """List what stands in the sorted tree."""
         from tasks.deidentify.plan import SortedFile  # noqa: PLC0415
 
-        with IndexStore(self.place.index) as store:
-            placed = store.placements()
-            by_file = {file: target for target, file in placed.items()}
+        visits = self.settings.sort.visits
+        with SortStore(self.place.index) as store:
+            headers = [shared for _, shared in store.headers().values()]
+            correct = correct_patients(headers, read_visit_overrides(visits) if visits else {})
+            by_file = {file: target for target, file in store.placements().items()}
             return [
-                SortedFile(source=by_file[entry.file], identity=str(entry.file), row=entry.row)
+                SortedFile(
+                    source=by_file[entry.file],
+                    identity=str(entry.file),
+                    row=entry.row,
+                    owner=correct(entry.row.shared),
+                )
                 for entry in store.instances()
                 if entry.file in by_file
             ]

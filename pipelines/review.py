@@ -6,7 +6,8 @@ import importlib.util
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from pipelines.base import ChunkTask, StageTask, say_and_exit
 from pipelines.deidentify import DeidentifyStudy
 from tasks.errors import ManifestError, MissingPackageError
 from tasks.files import make_folder, sweep_temporaries, write_json
+from tasks.index.completeness import INCOMPLETE_REASONS
 from tasks.receipt import Receipt, digest_of
+from tasks.sort.store import SortStore
 
 if TYPE_CHECKING:
     from tasks.review.manifest import Entry
@@ -60,14 +63,17 @@ class PrepareReview(StageTask):
         return export
 
     def input_digest(self) -> str:
-        """Name the export."""
+        """Name the export, and which series are incomplete."""
         export = self.requires()
         receipt = export.receipt()
-        return receipt.output_digest if receipt is not None and export.complete() else ""
+        plan = export.requires().requires().receipt()
+        if receipt is None or plan is None or not export.complete():
+            return ""
+        return digest_of([receipt.output_digest, plan.facts["gaps"]])
 
     def settings_digest(self) -> str:
-        """Name the form of the manifest."""
-        return digest_of({"manifest": MANIFEST_VERSION})
+        """Name the form of the manifest, and what becomes of incomplete series."""
+        return digest_of({"manifest": MANIFEST_VERSION, "incomplete": self.settings.review.incomplete})
 
     @property
     def manifest_path(self) -> Path:
@@ -83,7 +89,10 @@ class PrepareReview(StageTask):
         from tasks.review.manifest import Entry, merge_entries, write_manifest  # noqa: PLC0415
 
         make_folder(self.place.review)
+        incomplete = self._incomplete_series()
         series = self._exported_series()
+        if self.settings.review.incomplete == "wait":
+            series = {folder: files for folder, files in series.items() if folder not in incomplete}
         standing = self._standing_entries(series)
         new = [f"export/{name}" for name in series if name not in standing]
         chunks = self.freeze("Preparing", lambda folder: self._write_lists(folder, new))
@@ -93,7 +102,7 @@ class PrepareReview(StageTask):
         fresh = [Entry.from_json(entry) for chunk in chunks for entry in json.loads(chunk.outcome_path.read_bytes())]
         replaced = {entry.entry_id for entry in fresh}
         kept = [entry for entry in standing.values() if entry.entry_id not in replaced]
-        manifest = merge_entries([*fresh, *kept])
+        manifest = merge_entries([_flagged(entry, incomplete) for entry in (*fresh, *kept)])
         write_manifest(self.manifest_path, manifest)
         pictures = {entry.montage for entry in manifest.entries if entry.montage}
         for picture in (self.place.review / "montage").glob("*.png"):
@@ -104,6 +113,8 @@ class PrepareReview(StageTask):
                 "series": len(manifest.entries),
                 "prepared_now": len(fresh),
                 "pictures": len(pictures),
+                "incomplete": sum(1 for entry in manifest.entries if _folder_of(entry) in incomplete),
+                "waiting_for_files": len(incomplete) if self.settings.review.incomplete == "wait" else 0,
                 "with_faults": sum(1 for entry in manifest.entries if entry.faults),
                 "subjects": len({entry.subject for entry in manifest.entries}),
                 "visits": len({(entry.subject, entry.visit) for entry in manifest.entries}),
@@ -133,6 +144,23 @@ class PrepareReview(StageTask):
                     series[folder][name] = row.digest
         return dict(sorted(series.items()))
 
+    def _incomplete_series(self) -> dict[str, str]:
+        """List the series with missing files: folder below the export -> what is missing, in plain words."""
+        from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
+
+        with SortStore(self.place.index) as store:
+            reasons = dict(store.incomplete_targets())
+        if not reasons:
+            return {}
+        with Ledger(self.place.identified / "export.db") as ledger:
+            return {
+                row.target.rpartition("/")[0]: " ".join(
+                    INCOMPLETE_REASONS[code] for code in reasons[row.source].split()
+                )
+                for row in ledger.rows()
+                if row.source in reasons and not row.reason
+            }
+
     def _standing_entries(self, series: dict[str, dict[str, str]]) -> dict[str, Entry]:
         """Read which series the present manifest already describes as they are exported now."""
         from tasks.review.manifest import read_manifest  # noqa: PLC0415
@@ -147,8 +175,22 @@ class PrepareReview(StageTask):
         standing: dict[str, Entry] = {}
         for entry in manifest.entries:
             files = {Path(instance.path).name: instance.sha256 for instance in entry.instances}
-            folder = f"{entry.subject}/{entry.visit}/{entry.series}"
+            folder = _folder_of(entry)
             drawn = entry.montage is None or (self.place.review / entry.montage).exists()
             if drawn and series.get(folder) == files:
                 standing[folder] = entry
         return standing
+
+
+def _folder_of(entry: Entry) -> str:
+    return f"{entry.subject}/{entry.visit}/{entry.series}"
+
+
+def _flagged(entry: Entry, incomplete: Mapping[str, str]) -> Entry:
+    """Say of an entry that files of its series are missing, or no longer."""
+    from tasks.review.finding import finding  # noqa: PLC0415
+
+    problems = tuple(problem for problem in entry.problems if problem.code != "incomplete-series")
+    if text := incomplete.get(_folder_of(entry)):
+        problems += (finding("incomplete-series", text),)
+    return replace(entry, problems=problems)

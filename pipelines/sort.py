@@ -1,103 +1,149 @@
-"""From the dump to the index and the sorted tree: `IndexDump`, `SortStudy`."""
+"""From the index to the sorted tree: `PlanSort`, `SortStudy`."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pipelines.base import BOARD, ChunkTask, StageTask, holds_something
+from pipelines.base import BOARD, SESSION, StageTask, holds_something, now
+from pipelines.index import IndexDump
+from tasks import __version__
 from tasks.errors import UnaccountedError
-from tasks.files import file_digest, same_content, sweep_temporaries
-from tasks.index.header import read_header
-from tasks.index.row import REJECT_REASONS, IndexRow, Reject
-from tasks.index.store import (
-    SCHEMA_VERSION,
-    IndexedFile,
-    IndexStore,
-    read_chunk,
-    read_outcomes,
-    write_chunk,
-    write_outcomes,
-)
+from tasks.files import file_digest, sweep_temporaries
+from tasks.index.completeness import INCOMPLETE_REASONS, count_frames, find_gaps
+from tasks.index.row import REJECT_REASONS
 from tasks.lists import show_path, write_list
 from tasks.receipt import Receipt, digest_of
-from tasks.sort.place import Order, place_all, take_away
-from tasks.sort.plan import SortPlan, files_to_digest, plan_sort
+from tasks.sort.conflict import CONFLICT_KINDS, compare_group
+from tasks.sort.layout import parse_layout
+from tasks.sort.place import Order, is_there, names_in, place_all, still_holds, take_away
+from tasks.sort.plan import plan_files
+from tasks.sort.source import Sources
+from tasks.sort.store import Candidate, SortStore, Source
+from tasks.sort.tree import TreeNames
+from tasks.sort.visit import read_visit_overrides
 
-LAYOUT_VERSION = 1
-"""Raised when the names in the sorted tree change, so that the next run sorts again."""
-
-_ADVANCE_EVERY = 200
-
-
-class IndexChunk(ChunkTask):
-    """Read the headers of one frozen list of files."""
-
-    def work(self) -> None:
-        """Read the headers."""
-        dump = os.fsencode(self.settings.dump)
-        outcomes: list[IndexRow | Reject] = []
-        stamps = read_chunk(self.list_path)
-        for number, stamp in enumerate(stamps, 1):
-            outcomes.append(read_header(dump, stamp.path))
-            if number % _ADVANCE_EVERY == 0 or number == len(stamps):
-                self.advance("Indexing", (number - 1) % _ADVANCE_EVERY + 1)
-        write_outcomes(self.outcome_path, outcomes)
+if TYPE_CHECKING:
+    pass
 
 
-class IndexDump(StageTask):
-    """Index every file of the dump that is new or changed since the last run."""
+_ADVANCE_EVERY = 1000
 
-    stage = "index"
-    title = "Indexed"
-    chunk_task = IndexChunk
+
+class PlanSort(StageTask):
+    """Decide where every file of the dump goes, and write that down, without placing any.
+
+    Give --dump DIR and --workspace DIR, or --study FILE.toml.
+    """
+
+    stage = "plan"
+    title = "Planned"
+
+    def requires(self) -> IndexDump:
+        """Ask for the index."""
+        index: IndexDump = self.sibling(IndexDump)
+        return index
 
     def input_digest(self) -> str:
-        """Name the state of the dump."""
-        return self.inventory.digest if self.place.index.exists() else ""
+        """Name what the index holds."""
+        index = self.requires()
+        receipt = index.receipt()
+        return receipt.output_digest if receipt is not None and index.complete() else ""
 
     def settings_digest(self) -> str:
-        """Name the index's format; chunk sizes do not matter to what it holds."""
-        return digest_of({"schema": SCHEMA_VERSION})
-
-    def work(self) -> Iterator[Any]:
-        """Freeze the lists, have the chunks read, merge what they read."""
-        with IndexStore(self.place.index):
-            pass  # made before the plan is named: without an index there is no input to name it by
-        chunks = self.freeze("Indexing", self._write_lists)
-        yield chunks
-        read = 0
-        with IndexStore(self.place.index) as store:
-            for chunk in chunks:
-                stamps = read_chunk(chunk.list_path)
-                store.merge(stamps, read_outcomes(chunk.outcome_path))
-                read += len(stamps)
-            store.finish_scan(self.inventory.stamps, self.inventory.rejects)
-            counts = store.counts()
-        self.finish(
-            counts={
-                "files_seen": len(self.inventory.stamps) + len(self.inventory.rejects),
-                "read_now": read,
-                "dicom": counts["dicom"],
-                "by_pydicom": counts["slow_path"],
+        """Name the layout."""
+        settings = self.settings.sort
+        try:
+            visits = file_digest(settings.visits) if settings.visits else ""
+        except OSError:
+            visits = "unreadable"
+        return digest_of(
+            {
+                "layout": parse_layout(settings.layout, settings.file_name).canonical,
+                "gap": settings.visit_gap_hours,
+                "visits": visits,
             }
         )
-        self.forget_plans()
 
-    def _write_lists(self, folder: Path) -> list[int]:
-        """List the files that are new or changed."""
-        with IndexStore(self.place.index) as store:
-            known = store.known_stamps()
-        new = [stamp for stamp in self.inventory.stamps if stamp not in known]
-        size = self.settings.chunks.index_files
-        chunks = [new[begin : begin + size] for begin in range(0, len(new), size)]
-        for chunk, stamps in enumerate(chunks):
-            write_chunk(folder / f"{chunk:05d}.json", stamps)
-        return [len(stamps) for stamps in chunks]
+    def work(self) -> None:
+        """Plan the tree, find what is missing, and write the lists."""
+        settings = self.settings.sort
+        sources = Sources.of(self.settings.dump, self.place)
+        with SortStore(self.place.index) as store:
+            _settle(store, sources, by_link=self.settings.sort.place == "symlink")
+            _digest(store, sources)
+            names = TreeNames(
+                store,
+                parse_layout(settings.layout, settings.file_name),
+                settings.visit_gap_hours,
+                read_visit_overrides(settings.visits) if settings.visits else {},
+            )
+            BOARD.expect("Planning", store.count_candidates())
+            store.write_plan(
+                plan_files(
+                    _counted(store.candidates()),
+                    names.target,
+                    lambda kept: _compare(store, sources, kept),
+                )
+            )
+            _part_contested(store, names)
+            store.keep_frames(
+                (source.file, count_frames(Path(os.fsdecode(sources.path_of(source))))) for source in store.uncounted()
+            )
+            store.keep_gaps(
+                (series, " ".join(gaps))
+                for series, rows, frames in store.series_rows()
+                if (gaps := find_gaps(rows, frames))
+            )
+            counts = store.plan_counts()
+            lists = self._write_lists(store)
+            incomplete = store.gap_counts()
+            self.finish(
+                counts={**counts, "incomplete_series": sum(incomplete.values())},
+                lists=lists,
+                output_digest=_digest_of_rows(store.plan_rows()),
+                facts={"reasons": incomplete, "gaps": digest_of(list(store.gaps())), "session": SESSION},
+            )
+
+    def _write_lists(self, store: SortStore) -> dict[str, str]:
+        """Write the plan, and from it what is set aside or missing, as tables for people."""
+        tables: dict[str, tuple[tuple[str, ...], Iterable[Sequence[str]]]] = {
+            "plan": (
+                ("file", "target"),
+                ((show_path(path), target) for path, target, _ in store.planned()),
+            ),
+            "duplicates": (
+                ("file", "same_as"),
+                ((show_path(path), show_path(kept)) for path, kept in store.duplicates()),
+            ),
+            "conflicts": (
+                ("file", "kept_as", "differs", "meaning"),
+                (
+                    (show_path(path), target, differs, CONFLICT_KINDS[differs])
+                    for path, target, differs in store.planned()
+                    if differs
+                ),
+            ),
+            "incomplete": (
+                ("folder", "files", "reasons", "meaning"),
+                (
+                    (
+                        target.rpartition("/")[0],
+                        str(files),
+                        reasons,
+                        " ".join(INCOMPLETE_REASONS[reason] for reason in reasons.split()),
+                    )
+                    for target, files, reasons in store.gaps()
+                ),
+            ),
+        }
+        for name, (columns, rows) in tables.items():
+            write_list(self.place.lists / f"{name}.tsv", columns, rows)
+        return {name: _list_name(self, name) for name in tables}
 
 
 class SortStudy(StageTask):
@@ -109,202 +155,210 @@ class SortStudy(StageTask):
     stage = "sort"
     title = "Sorted"
 
-    def requires(self) -> IndexDump:
-        """Ask for the index."""
-        index: IndexDump = self.sibling(IndexDump)
-        return index
+    def requires(self) -> PlanSort:
+        """Ask for the plan."""
+        plan: PlanSort = self.sibling(PlanSort)
+        return plan
 
     def input_digest(self) -> str:
-        """Name the state of the dump."""
-        return self.inventory.digest if self.place.index.exists() else ""
+        """Name the plan."""
+        plan = self.requires()
+        receipt = plan.receipt()
+        return receipt.output_digest if receipt is not None and plan.complete() else ""
 
     def settings_digest(self) -> str:
-        """Name the layout."""
-        return digest_of({"layout": LAYOUT_VERSION})
+        """Name the way of placing."""
+        return digest_of({"place": self.settings.sort.place})
 
     def is_still_there(self, receipt: Receipt) -> bool:
         """Tell whether the sorted tree was not taken away."""
         return not receipt.counts["placed"] or holds_something(self.place.sorted_tree)
 
     def work(self) -> None:
-        """Plan the tree, place what is new, take away what moved, and check that every file is accounted for."""
-        tree = self.place.sorted_tree
-        sweep_temporaries(tree)
-        with IndexStore(self.place.index) as store:
-            indexed = {file.file: file for file in store.instances()}
-            self._settle(store, indexed)
-            known = store.placements()
-            placed = {target: file for target, file in known.items() if self._still_holds(tree / target, indexed[file])}
-            kept = set(placed.values())
-            files = [file for file in indexed.values() if file.present or file.file in kept]
-            digests, gone = self._digest(store, files, placed)
-            files = [file for file in files if file.file not in gone]
-            # Of a file that left the dump nothing is missing as long as the dump holds the same bytes elsewhere.
-            held = {(file.row.sop_instance_uid, digests.get(file.file)) for file in files if file.present}
-            files = [
-                file
-                for file in files
-                if file.present
-                or file.file not in digests
-                or (file.row.sop_instance_uid, digests[file.file]) not in held
-            ]
-            plan = plan_sort(files, digests)
-            vanished = self._place(store, plan, placed, set(known))
-            rejects = store.rejects()
-        gone_rejects = [Reject(path=path, reason="vanished") for path in sorted(vanished)]
-        rejects += [Reject(path=file.stamp.path, reason="vanished") for file in gone.values() if file.present]
-        rejects += gone_rejects
-        self._check(plan, len(files), vanished, len(rejects))
-        lists = self._write_lists(plan, rejects)
-        new = sum(1 for placement in plan.placements if placement.target not in placed)
-        self.finish(
-            counts={
-                "files_seen": len(self.inventory.stamps) + len(self.inventory.rejects),
-                "placed": len(plan.placements) - len(vanished),
-                "placed_now": new - len(vanished),
-                "gone_from_the_dump": sum(1 for file in files if not file.present),
-                "duplicates": len(plan.duplicates),
-                "conflicts": len(plan.conflicts),
-                "rejected": len(rejects),
-            },
-            lists=lists,
-            # With the file that filled each place: the same place may hold other bytes than at the last time.
-            output_digest=digest_of(
-                [(placement.target, placed.get(placement.target, placement.file.file)) for placement in plan.placements]
-            ),
-        )
-
-    def _settle(self, store: IndexStore, indexed: dict[int, IndexedFile]) -> None:
-        """Find out which of the places that a run noted, before it was cut off or met a collision, it has filled."""
-        filled: list[tuple[str, int, str]] = []
-        free: list[str] = []
-        for target, number in store.unfinished_placements().items():
-            file, place = indexed[number], self.place.sorted_tree / target
-            source = self._source(file, {})
-            try:
-                ours = S_ISREG(os.lstat(place).st_mode) and (
-                    same_content(source, place) if file.present and source.exists() else self._reads_as(place, file)
-                )
-            except OSError:
-                ours = False
-            if ours:
-                filled.append((target, number, "there"))
-            else:
-                free.append(target)
-        store.keep_placements(filled, free)
-
-    def _reads_as(self, place: Path, file: IndexedFile) -> bool:
-        """Tell whether a file of the sorted tree has the size and the header of one that is gone from the dump."""
-        header = read_header(os.fsencode(place.parent), os.fsencode(place.name))
-        same = isinstance(header, IndexRow) and replace(header, path=file.row.path) == file.row
-        return same and place.stat().st_size == file.stamp.size
-
-    def _still_holds(self, place: Path, file: IndexedFile) -> bool:
-        """Tell whether a place holds the content that was put there.
-
-        A hard link shows what is written into the dump's file later; the index then knows that content under its own
-        stamp, and what was there before is no more.
-        """
-        try:
-            status = os.lstat(place)
-        except OSError:
-            return False
-        stamp = file.stamp
-        linked = (status.st_dev, status.st_ino) == (stamp.device, stamp.inode)
-        return not linked or (status.st_size, status.st_mtime_ns) == (stamp.size, stamp.mtime_ns)
-
-    def _source(self, file: IndexedFile, placed_at: dict[int, str]) -> Path:
-        """Say where a file's bytes can be had: in the dump, or where they were placed before they left it."""
-        if file.present or file.file not in placed_at:
-            return Path(os.fsdecode(os.fsencode(self.settings.dump) + b"/" + file.stamp.path))
-        return self.place.sorted_tree / placed_at[file.file]
-
-    def _digest(
-        self, store: IndexStore, files: list[IndexedFile], placed: dict[str, int]
-    ) -> tuple[dict[int, str], dict[int, IndexedFile]]:
-        """Digest the files that their headers do not tell apart; also return those that are gone."""
-        placed_at = {file: target for target, file in placed.items()}
-        digests = {file.file: file.digest for file in files if file.digest}
-        by_inode: dict[tuple[int, int], str] = {}
-        fresh: list[tuple[int, str]] = []
-        gone: dict[int, IndexedFile] = {}
-        for file in files_to_digest(files):
-            inode = (file.stamp.device, file.stamp.inode)
-            try:
-                if file.present and inode in by_inode:
-                    digest = by_inode[inode]
-                else:
-                    digest = file_digest(self._source(file, placed_at))
-            except OSError:
-                gone[file.file] = file
-                continue
-            if file.present:
-                # Only of what the dump holds now: a file rewritten in place keeps its inode and not its content.
-                by_inode[inode] = digest
-            digests[file.file] = digest
-            fresh.append((file.file, digest))
-        store.keep_digests(fresh)
-        return digests, gone
-
-    def _place(self, store: IndexStore, plan: SortPlan, placed: dict[str, int], known: set[str]) -> set[bytes]:
-        """Carry out the plan's difference to what stands; return the paths that had vanished.
-
-        `placed` is what stands as it was placed; `known` are all places that were ever filled.
-        """
-        tree = self.place.sorted_tree
-        placed_at = {file: target for target, file in placed.items()}
-        new = [placement for placement in plan.placements if placement.target not in placed]
-        obsolete = known - {placement.target for placement in plan.placements}
-        orders = [
-            Order(source=self._source(placement.file, placed_at), target=tree / placement.target) for placement in new
-        ]
-        # Noted before the first file is placed, so that a run after a crash knows every name that may stand there.
-        store.keep_placements([(placement.target, placement.file.file, "") for placement in new], [])
-        BOARD.expect("Sorting", len(orders))
-        ways, vanished = place_all(orders, tree, advance=lambda units: BOARD.advance("Sorting", units))
-        take_away((tree / target for target in obsolete), tree)
-        lost = set(vanished)
-        store.keep_placements(
-            [
-                (placement.target, placement.file.file, ways[order.target])
-                for placement, order in zip(new, orders, strict=True)
-                if order.target not in lost
-            ],
-            [*obsolete, *(str(target.relative_to(tree)) for target in vanished)],
-        )
-        return {placement.file.stamp.path for placement, order in zip(new, orders, strict=True) if order.target in lost}
-
-    def _check(self, plan: SortPlan, files: int, vanished: set[bytes], rejected: int) -> None:
-        """Close the sums: what was indexed is placed or a duplicate, and what is placed is really there."""
+        """Place what is new, take away what moved, and check that every file is accounted for."""
+        sources = Sources.of(self.settings.dump, self.place)
         tree = os.fspath(self.place.sorted_tree)
-        lost = {os.fspath(path) for path in vanished}
-        missing = sum(
-            1
-            for placement in plan.placements
-            if placement.file.stamp.path not in lost and not os.path.lexists(f"{tree}/{placement.target}")
-        )
-        missing += abs(files - len(plan.placements) - len(plan.duplicates))
-        if missing:
-            raise UnaccountedError(stage="Sorting", count=missing, total=files + rejected)
+        sweep_temporaries(self.place.sorted_tree)
+        with SortStore(self.place.index) as store:
+            plan = self.requires().receipt()
+            if plan is None or plan.facts["session"] != SESSION:
+                # Else it was done a moment ago.
+                _settle(store, sources, by_link=self.settings.sort.place == "symlink")
+            run = store.begin_run(now().isoformat(timespec="seconds"), __version__)
+            placed = self._place(store, sources, run)
+            gone = [target for target, _ in store.obsolete()]
+            take_away(gone, tree)
+            store.forget_placements(run, gone)
+            store.finish_run(run, now().isoformat(timespec="seconds"))
+            self._check(store, tree)
+            counts = store.plan_counts()
+            indexed = store.counts()
+            write_list(
+                self.place.lists / "rejects.tsv",
+                ("file", "reason", "meaning"),
+                ((show_path(reject.path), reject.reason, REJECT_REASONS[reject.reason]) for reject in store.rejects()),
+            )
+            write_list(
+                self.place.lists / "opened.tsv",
+                ("file", "members"),
+                ((show_path(path), str(members)) for path, members in store.opened()),
+            )
+            self.finish(
+                counts={
+                    "files_seen": indexed["files"],
+                    "in_archives": indexed["members"],
+                    "archives_opened": indexed["opened"],
+                    "placed": counts["placed"],
+                    "placed_now": placed,
+                    "taken_away_now": len(gone),
+                    "gone_from_the_dump": counts["gone_from_the_dump"],
+                    "duplicates": counts["duplicates"],
+                    "conflicts": counts["conflicts"],
+                    "rejected": indexed["rejects"],
+                },
+                lists={name: _list_name(self, name) for name in ("rejects", "opened")},
+                # With the file that fills each place: the same place may hold other bytes than at the last time.
+                output_digest=_digest_of_rows(store.plan_rows()),
+                facts={"reasons": store.reject_counts()},
+            )
 
-    def _write_lists(self, plan: SortPlan, rejects: list[Reject]) -> dict[str, str]:
-        folder = self.place.lists
-        write_list(
-            folder / "rejects.tsv",
-            ("file", "reason", "meaning"),
-            ((show_path(reject.path), reject.reason, REJECT_REASONS[reject.reason]) for reject in rejects),
-        )
-        write_list(
-            folder / "duplicates.tsv",
-            ("file", "same_as"),
-            ((show_path(duplicate.path), show_path(duplicate.kept)) for duplicate in plan.duplicates),
-        )
-        write_list(
-            folder / "conflicts.tsv",
-            ("file", "kept_as"),
-            ((show_path(conflict.path), conflict.target) for conflict in plan.conflicts),
-        )
-        return {
-            name: os.fspath((folder / f"{name}.tsv").relative_to(self.place.root))
-            for name in ("rejects", "duplicates", "conflicts")
-        }
+    def _place(self, store: SortStore, sources: Sources, run: int) -> int:
+        """Carry out the plan's difference to what stands; return how many files were placed."""
+        BOARD.expect("Sorting", store.count_to_place())
+        count = 0
+        lost: list[tuple[int, str]] = []
+        for batch in place_all(
+            (_order(source, sources) for source in store.to_place()),
+            os.fspath(self.place.sorted_tree),
+            how=self.settings.sort.place,
+            advance=lambda units: BOARD.advance("Sorting", units),
+        ):
+            store.keep_placements(run, [(one.order.target, one.order.file, one.way) for one in batch if one.way])
+            lost += [(one.order.file, one.reason) for one in batch if one.reason]
+            count += len(batch)
+        store.refuse_planned(lost)
+        return count - len(lost)
+
+    def _check(self, store: SortStore, tree: str) -> None:
+        """Close the sums: what was indexed is planned, and what is planned is really there."""
+        missing = store.count_unplanned()
+        missing += sum(1 for _ in _missing(store.plan_rows(), tree))
+        if missing:
+            raise UnaccountedError(stage="Sorting", count=missing, total=store.counts()["files"])
+
+
+def _order(source: Source, sources: Sources) -> Order:
+    ours = bool(source.stored) or not source.present
+    return Order(
+        source=sources.path_of(source),
+        target=source.target,
+        file=source.file,
+        device=source.device,
+        size=source.size,
+        mtime_ns=-1 if ours else source.mtime_ns,
+    )
+
+
+def _settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
+    """Find out what stands in the sorted tree: what was placed and is there, and what a run placed that was cut off."""
+    store.lose_placements(list(_missing(store.placement_rows(), os.fsdecode(sources.tree))))
+    store.lose_placements(
+        [
+            one.target
+            for one in store.placed_and_gone()
+            if not still_holds(
+                sources.in_tree(one.target),
+                device=one.device,
+                inode=one.inode,
+                size=one.size,
+                mtime_ns=one.mtime_ns,
+            )
+        ]
+    )
+    run = store.cut_off_run()
+    if run is None:
+        return
+    found = []
+    for source in store.to_place():
+        target = sources.in_tree(source.target)
+        if os.path.lexists(target) and (source.present or source.placed_at):
+            with suppress(OSError):
+                if is_there(sources.path_of(source), target, by_link=by_link):
+                    found.append((source.target, source.file, "there"))
+    store.keep_placements(run, found)
+
+
+def _missing(rows: Iterable[tuple[str, int]], tree: str) -> Iterator[str]:
+    """Yield the places, given in order, that nothing fills; folders are listed, as asking for each file is slow."""
+    folder, names = None, frozenset[str]()
+    for target, _ in rows:
+        parent, _, name = target.rpartition("/")
+        if parent != folder:
+            folder, names = parent, names_in(f"{tree}/{parent}")
+        if name not in names:
+            yield target
+
+
+def _digest(store: SortStore, sources: Sources) -> None:
+    """Digest the files that their headers do not tell apart."""
+    by_inode: dict[tuple[int, int], str] = {}
+    digests: list[tuple[int, str]] = []
+    gone: list[int] = []
+    for source in store.undigested():
+        inode = (source.device, source.inode)
+        # Only of what the dump holds now: a file rewritten in place keeps its inode and not its content.
+        plain = source.present and not source.stored
+        try:
+            digest = by_inode.get(inode, "") if plain else ""
+            digest = digest or file_digest(sources.path_of(source))
+        except OSError:
+            gone.append(source.file)
+            continue
+        if plain:
+            by_inode[inode] = digest
+        digests.append((source.file, digest))
+    store.keep_digests(digests)
+    store.refuse(gone, "vanished")
+
+
+def _compare(store: SortStore, sources: Sources, kept: Sequence[Candidate]) -> list[str]:
+    """Say how files of one SOP Instance UID differ from the first, as far as it is not known already."""
+    first = kept[0]
+    known = [store.comparison(first.digest, other.digest) for other in kept]
+    if not all(known):
+        known = list(compare_group([Path(os.fsdecode(sources.path_of(store.source(one.file)))) for one in kept]))
+        store.note_comparisons((first.digest, other.digest, kind) for other, kind in zip(kept, known, strict=True))
+    return known
+
+
+def _part_contested(store: SortStore, names: TreeNames) -> None:
+    """Give long hashes to files whose short ones met by chance."""
+    longer = {}
+    for _, files in store.contested_targets():
+        for candidate, digest in store.candidates_of(files):
+            longer[candidate.file] = names.target(candidate, digest, digits=32)
+    store.replan(longer)
+
+
+def _digest_of_rows(rows: Iterable[tuple[str, int]]) -> str:
+    """Name a list of places and files that may be longer than memory."""
+    state = hashlib.sha256()
+    for target, file in rows:
+        state.update(b"%b\0%d\0" % (target.encode("utf-8", "surrogatepass"), file))
+    return state.hexdigest()
+
+
+def _counted(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    """Count candidates for the progress bar as they pass."""
+    number = 0
+    for candidate in candidates:
+        number += 1
+        if number == _ADVANCE_EVERY:
+            BOARD.advance("Planning", number)
+            number = 0
+        yield candidate
+    BOARD.advance("Planning", number)
+
+
+def _list_name(task: StageTask, name: str) -> str:
+    return os.fspath((task.place.lists / f"{name}.tsv").relative_to(task.place.root))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,58 @@ _NamedPath = Annotated[Path, BeforeValidator(_require_name)]
 class _Section(BaseModel):
     # Unknown keys are errors, text is not turned into numbers, and nothing changes after it was read.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class IndexSettings(_Section):
+    """`[index]`: which files are read."""
+
+    quiet_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0
+    """Files that changed within so many seconds may still be being written and wait for a later run."""
+
+
+class ArchiveSettings(_Section):
+    """`[archives]`: what an archive may unpack to before it is taken for a bomb."""
+
+    members: Annotated[int, Field(ge=1)] = 200_000
+    """Files in one archive."""
+
+    member_bytes: Annotated[int, Field(ge=1)] = 4 << 30
+    """Bytes of one file in it."""
+
+    total_bytes: Annotated[int, Field(ge=1)] = 200 << 30
+    """Bytes of all files in it."""
+
+    ratio: Annotated[int, Field(ge=1)] = 1000
+    """How many times its own size it may unpack to."""
+
+    depth: Annotated[int, Field(ge=0, le=8)] = 2
+    """How deep archives may lie in archives: 1 opens none inside another, 0 opens none at all."""
+
+
+class SortSettings(_Section):
+    """`[sort]`: what the sorted tree looks like."""
+
+    layout: Annotated[str, Field(min_length=1)] = "patient-date-series"
+    """A preset's name, or a template of folders."""
+
+    file_name: str = ""
+    """A template of file names; empty for the preset's own."""
+
+    place: Literal["auto", "reflink", "hardlink", "copy", "symlink"] = "auto"
+    """How files are placed."""
+
+    visit_gap_hours: Annotated[float, Field(ge=0, le=240)] = 4
+    """DICOM studies of one patient that follow each other within so many hours are one visit."""
+
+    visits: _NamedPath | None = None
+    """CSV that puts DICOM studies under another patient ID or visit date."""
+
+
+class ReviewSettings(_Section):
+    """`[review]`: what reviewers get."""
+
+    incomplete: Literal["flag", "wait"] = "flag"
+    """Whether series with missing files are shown with a flag, or wait until they are complete."""
 
 
 class DeidentifySettings(_Section):
@@ -59,7 +111,11 @@ class StudySettings(_Section):
     workspace: _NamedPath
     """The folder for everything scanward makes."""
 
+    index: IndexSettings = IndexSettings()
+    archives: ArchiveSettings = ArchiveSettings()
+    sort: SortSettings = SortSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
+    review: ReviewSettings = ReviewSettings()
     chunks: ChunkSettings = ChunkSettings()
 
 
@@ -96,6 +152,7 @@ def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path |
         update={
             "dump": (dump.absolute() if dump is not None else base / settings.dump),
             "workspace": (workspace.absolute() if workspace is not None else base / settings.workspace),
+            "sort": settings.sort.model_copy(update={"visits": settings.sort.visits and base / settings.sort.visits}),
             "deidentify": settings.deidentify.model_copy(
                 update={"pseudonyms": settings.deidentify.pseudonyms and base / settings.deidentify.pseudonyms}
             ),

@@ -12,6 +12,9 @@ from typing import Any, Self
 from tasks.errors import DamagedRecordError
 from tasks.files import database_refusals_named, refusals_named
 
+_AT_ONCE = 500
+"""Rows that a stream takes from SQLite at a time."""
+
 
 class Database:
     """A SQLite file that one process writes; the base of the stores that know what is in it.
@@ -69,6 +72,16 @@ class Database:
         """Return all rows of a query."""
         with database_refusals_named(self._path):
             return self._connection.execute(query, values).fetchall()
+
+    def _stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield the rows of a query one by one, for tables that may be larger than memory."""
+        with database_refusals_named(self._path):
+            cursor = self._connection.execute(query, values)
+            rows = cursor.fetchmany(_AT_ONCE)
+        while rows:
+            yield from rows
+            with database_refusals_named(self._path):
+                rows = cursor.fetchmany(_AT_ONCE)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

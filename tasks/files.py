@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tasks.errors import DamagedRecordError, DiskFullError, WorkspaceError
 
@@ -29,7 +29,7 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{known}")
 
 
-def fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path | bytes) -> None:
     """Make the names in a folder survive a power cut (POSIX leaves renames in memory until then)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -38,8 +38,9 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write beside, flush, fsync, rename, fsync the folder.
+@contextlib.contextmanager
+def written_atomically(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Offer a stream to a file beside; then flush, fsync, rename, fsync the folder.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(beside, path)
@@ -60,6 +61,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
                 os.unlink(beside)
             raise
         fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file as `written_atomically` does."""
+    with written_atomically(path, mode=mode) as stream:
+        stream.write(content)
 
 
 def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
@@ -74,7 +81,7 @@ def file_digest(path: Path | str | bytes) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def same_content(one: Path, other: Path) -> bool:
+def same_content(one: Path | bytes, other: Path | bytes) -> bool:
     """Tell whether two files hold the same bytes, without trusting sizes or times alone."""
     if os.path.getsize(one) != os.path.getsize(other):
         return False
@@ -102,7 +109,7 @@ def make_folder(folder: Path, *, mode: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def refusals_named(folder: Path) -> Iterator[None]:
+def refusals_named(folder: Path | str) -> Iterator[None]:
     """Turn the file system's refusals while writing below `folder` into faults that say what to do."""
     try:
         yield

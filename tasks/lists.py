@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.files import write_atomically
+from tasks.files import written_atomically
 
 
 def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -17,8 +18,9 @@ def write_list(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]
     columns, rows
         The head, and the cells of each row in the same order.
     """
-    lines = ["\t".join(columns), *("\t".join(_cell(text) for text in row) for row in rows)]
-    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"), mode=0o600)
+    with written_atomically(path, mode=0o600) as stream:
+        for row in itertools.chain([columns], rows):
+            stream.write(("\t".join(map(_cell, row)) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
@@ -30,10 +32,14 @@ def read_list(path: Path) -> list[dict[str, str]]:
 
 def show_path(path: bytes) -> str:
     """Turn a file name into text; bytes that are no UTF-8 show as escapes."""
+    if path.isascii():
+        return path.decode("ascii")
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _cell(text: str) -> str:
+    if text.isprintable() and "\\" not in text:
+        return text
     for mark, escape in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"), ("\x85", "\\x85")):
         text = text.replace(mark, escape)
     return "".join(mark if mark.isprintable() or mark == " " else _escape(mark) for mark in text)

@@ -72,6 +72,11 @@ def read_receipt(folder: Path, stage: str) -> Receipt | None:
         return None
 
 
+def remove_receipt(folder: Path, stage: str) -> None:
+    """Take back the proof that a stage finished."""
+    (folder / f"{stage}.json").unlink(missing_ok=True)
+
+
 def digest_of(content: Any) -> str:
     """Name anything that JSON can hold by the SHA-256 of its canonical form."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
-from tasks.index.store import IndexStore
 from tasks.receipt import read_receipt
+from tasks.sort.store import Run, SortStore
 from tasks.workspace import Workspace
 
-RECEIPTS = {"index": "Index", "sort": "Sort", "deidentify": "De-identify", "prepare-review": "Prepare review"}
+RECEIPTS = {"index": "Index", "plan": "Plan", "sort": "Sort", "deidentify": "De-identify", "prepare-review": "Prepare review"}
 """The receipts in the order of the graph: name to title."""
+
+_LATEST = 5
+"""How many runs are told."""
 
 
 def read_status(workspace: Workspace) -> dict[str, Any]:
@@ -19,20 +22,31 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     Returns
     -------
     dict
-        `holds`: what the dump held when it was last indexed. `stages`: for each stage its counts, when it finished and
-        how often each reason for setting a file aside occurred; empty for a stage that was never finished.
+        `holds`: what the dump held when it was last indexed, and what of it is incomplete, in conflict, doubled or
+        rejected. `stages`: for each stage its counts, when it finished and how often each reason for setting a file
+        aside occurred; empty for a stage that was never finished. `runs`: the journal of the sorter, the last first.
     """
     holds: dict[str, int] = {}
-    rejects: dict[str, int] = {}
+    runs: list[Run] = []
     if workspace.index.exists():
-        with IndexStore(workspace.index) as store:
-            holds = store.census()
-            rejects = dict(sorted(Counter(reject.reason for reject in store.rejects()).items()))
+        with SortStore(workspace.index) as store:
+            counts, planned = store.counts(), store.plan_counts()
+            holds = {
+                **store.census(),
+                "incomplete_series": sum(store.gap_counts().values()),
+                "conflicts": planned["conflicts"],
+                "duplicates": planned["duplicates"],
+                "rejected": counts["rejects"],
+                "archives_opened": counts["opened"],
+                "read_by_pydicom": counts["slow_path"],
+            }
+            runs = store.runs()
     stages: dict[str, Any] = {}
     for name, title in RECEIPTS.items():
         receipt = read_receipt(workspace.receipts, name)
         stages[title] = {}
         if receipt is not None:
-            reasons = rejects if name == "sort" else receipt.facts.get("reasons", {})
+            reasons = {} if name == "index" else receipt.facts.get("reasons", {})
             stages[title] = {"counts": dict(receipt.counts), "finished": receipt.finished, "reasons": dict(reasons)}
-    return {"workspace": workspace.key, "holds": holds, "stages": stages}
+    latest = [asdict(run) for run in reversed(runs[-_LATEST:])]
+    return {"workspace": workspace.key, "holds": holds, "stages": stages, "runs": latest}

@@ -48,6 +48,11 @@ class Workspace:
         return self.identified / "sorted"
 
     @property
+    def unpacked(self) -> Path:
+        """The DICOM files that lie compressed or in archives in the dump."""
+        return self.identified / "unpacked"
+
+    @property
     def quarantine(self) -> Path:
         """Exported files that the audit refused."""
         return self.identified / "quarantine"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from dataclasses import fields, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary
 from pydicom.uid import UID_dictionary
 
-from tasks.index.row import FileStamp, IndexRow, Reject
-from tasks.index.store import IndexedFile
+from tasks.index.row import ROW_FIELDS, SHARED_FIELDS, FileStamp, IndexRow, Reject, SharedHeader
+from tasks.sort.store import Candidate
 from tests.dicom.encoder import Encapsulated, Leaf, Nested, Node
 
 settings.register_profile(
@@ -196,12 +195,16 @@ def file_names() -> st.SearchStrategy[bytes]:
     return st.one_of(plain, texts.map(lambda name: name[:255])).filter(lambda name: name not in (b"", b".", b".."))
 
 
+def make_row(path: bytes = b"p", **values: str) -> IndexRow:
+    """Make a row of which only the given fields say anything; fields of the shared header as well."""
+    shared = SharedHeader(**{name: values.pop(name, "") for name in SHARED_FIELDS})
+    return IndexRow(path=path, shared=shared, **{**dict.fromkeys(ROW_FIELDS, ""), **values})
+
+
 def index_rows() -> st.SearchStrategy[IndexRow]:
     """Rows of the index; any text in any field, few different identities."""
     few = st.integers(0, 4)
-    given: dict[str, st.SearchStrategy[object]] = {
-        field.name: header_texts() for field in fields(IndexRow) if field.name != "path"
-    }
+    given: dict[str, st.SearchStrategy[object]] = {name: header_texts() for name in (*SHARED_FIELDS, *ROW_FIELDS)}
     given |= {
         "path": file_names(),
         "sop_instance_uid": st.one_of(st.just(""), few.map(lambda number: f"2.25.1{number}")),
@@ -213,7 +216,7 @@ def index_rows() -> st.SearchStrategy[IndexRow]:
         "series_number": st.one_of(few.map(str), header_texts()),
         "instance_number": st.one_of(few.map(str), header_texts()),
     }
-    return st.builds(IndexRow, **given)
+    return st.builds(make_row, **given)
 
 
 def rejects() -> st.SearchStrategy[Reject]:
@@ -228,22 +231,26 @@ def stamps() -> st.SearchStrategy[FileStamp]:
 
 
 @st.composite
-def indexed_files(draw: st.DrawFn, *, most: int = 8) -> tuple[list[IndexedFile], dict[int, str]]:
-    """Files of an index with their content's digests: some without a SOP Instance UID, some sharing one, some equal.
+def candidates(draw: st.DrawFn, *, most: int = 8) -> list[Candidate]:
+    """Files to be planned, in the order the index gives them: some without a UID, some sharing one, some equal.
 
     Equal content has an equal header, as it must.
     """
     contents = draw(st.lists(index_rows(), min_size=1, max_size=most))
     chosen = draw(st.lists(st.integers(0, len(contents) - 1), max_size=2 * most))
-    files = []
-    digests = {}
-    for number, content in enumerate(chosen, 1):
-        path = f"{number:03d}".encode("ascii")
-        stamp = FileStamp(path=path, size=1, mtime_ns=1, device=1, inode=number)
-        row = replace(contents[content], path=path)
-        digests[number] = hashlib.sha256(str(content).encode("ascii")).hexdigest()
-        files.append(IndexedFile(file=number, stamp=stamp, present=draw(st.booleans()), digest="", row=row))
-    return files, digests
+    files = [
+        Candidate(
+            file=number,
+            path=f"{number:03d}".encode("ascii"),
+            present=draw(st.booleans()),
+            digest=hashlib.sha256(str(content).encode("ascii")).hexdigest(),
+            header=content,
+            sop_instance_uid=contents[content].sop_instance_uid,
+            values=tuple(getattr(contents[content], name) for name in ROW_FIELDS),
+        )
+        for number, content in enumerate(chosen, 1)
+    ]
+    return sorted(files, key=lambda file: (file.sop_instance_uid, file.path))
 
 
 UIDS = ("1.2.3.4.5", "1.3.12.2.1107.5.2.32.35135.2020022910111212345", "2.25.7", "1.2.840.113619.2.1", "not a uid")

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import pipelines
 from pipelines.__main__ import _parser
 from pipelines.ground import RETURN_CODES
 from tasks.errors import error_table
+from tasks.index.completeness import INCOMPLETE_REASONS
+from tasks.index.row import REJECT_REASONS
+from tasks.sort.conflict import CONFLICT_KINDS
+from tasks.sort.layout import FIELDS, PRESETS
 from viewer.__main__ import _parser as viewer_parser
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
@@ -33,6 +39,25 @@ def test_every_command_is_told_and_every_told_command_exists():
     assert set(re.findall(r"`scanward (\w+)", README)) == subcommands(_parser())
     assert set(re.findall(r"python -m viewer (\w+)", README)) == subcommands(viewer_parser())
     assert set(re.findall(r"--module pipelines (\w+)", README)) == set(pipelines.__all__)
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("reason", REJECT_REASONS),
+        ("differs", CONFLICT_KINDS),
+        ("incomplete", INCOMPLETE_REASONS),
+        ("field", {name: field.meaning for name, field in FIELDS.items()}),
+    ],
+)
+def test_the_tables_of_the_sorter_are_printed_from_the_code(head: str, told: dict[str, str]):
+    table = README.split(f"| {head} | meaning |\n| --- | --- |\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [f"| `{code}` | {meaning} |" for code, meaning in told.items()]
+
+
+def test_the_presets_are_the_ones_there_are():
+    table = README.split("| preset | folders | file name |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
+    assert table.splitlines() == [f"| `{name}` | `{folders}` | `{file}` |" for name, (folders, file) in PRESETS.items()]
 
 
 def test_every_link_leads_somewhere():

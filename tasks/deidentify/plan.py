@@ -16,16 +16,29 @@ from tasks.deidentify.audit import name_parts
 from tasks.deidentify.identity import Identity, Subject, patient_key, shift_date
 from tasks.errors import DamagedRecordError
 from tasks.files import write_atomically
-from tasks.index.row import IndexRow
+from tasks.index.row import IndexRow, SharedHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SortedFile:
-    """One file of the sorted tree: its place there, what its header says, and what names its content."""
+    """One file of the sorted tree.
+
+    Attributes
+    ----------
+    source
+        Its place there.
+    identity
+        Names its content.
+    row
+        What its header says.
+    owner
+        The header with its patient put right, if a person said that another's ID stands in it; else the row's own.
+    """
 
     source: str
     identity: str
     row: IndexRow
+    owner: SharedHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +82,8 @@ def patients_of(files: Iterable[SortedFile]) -> dict[str, list[SortedFile]]:
     """Group files by patient."""
     groups: dict[str, list[SortedFile]] = defaultdict(list)
     for file in files:
-        groups[patient_key(file.row.patient_id, file.row.patient_name, file.row.study_instance_uid)].append(file)
+        shared = file.owner
+        groups[patient_key(shared.patient_id, shared.patient_name, shared.study_instance_uid)].append(file)
     return groups
 
 
@@ -149,13 +163,16 @@ def read_orders(path: Path) -> tuple[list[ExportOrder], dict[str, Person]]:
 def _describe(files: Iterable[SortedFile], subject: Subject) -> Person:
     identifiers: set[str] = set()
     uids: set[str] = set()
+    headers: set[SharedHeader] = set()
     for file in files:
-        row = file.row
-        uids |= {row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid}
-        identifiers |= name_parts(row.patient_name) | name_parts(row.referring_physician_name)
-        identifiers |= set(row.other_patient_ids.split("\\"))
-        identifiers |= {row.patient_id, row.accession_number, row.study_id, row.station_name}
-        identifiers |= {row.institution_name, row.device_serial_number}
+        uids.add(file.row.sop_instance_uid)
+        headers |= {file.row.shared, file.owner}
+    for header in headers:
+        uids |= {header.study_instance_uid, header.series_instance_uid}
+        identifiers |= name_parts(header.patient_name) | name_parts(header.referring_physician_name)
+        identifiers |= set(header.other_patient_ids.split("\\"))
+        identifiers |= {header.patient_id, header.accession_number, header.study_id, header.station_name}
+        identifiers |= {header.institution_name, header.device_serial_number}
     return Person(
         shift_days=subject.shift_days,
         identifiers=tuple(sorted(identifiers - {""})),
@@ -164,11 +181,18 @@ def _describe(files: Iterable[SortedFile], subject: Subject) -> Person:
 
 
 def _target(row: IndexRow, subject: Subject, identity: Identity) -> str:
-    dates = (row.study_date, row.series_date, row.acquisition_date, row.acquisition_datetime[:8], row.content_date)
+    shared = row.shared
+    dates = (
+        shared.study_date,
+        shared.series_date,
+        shared.acquisition_date,
+        row.acquisition_datetime[:8],
+        shared.content_date,
+    )
     shifted = (shift_date(date.encode("ascii", "replace"), subject.shift_days) for date in dates)
     moved = next((day for day in shifted if day), None)
     visit = f"ses-{moved.decode()}" if moved else "ses-unknown"
-    series = f"{_number(row.series_number, 3)}_{identity.tag(row.study_instance_uid, row.series_instance_uid)}"
+    series = f"{_number(shared.series_number, 3)}_{identity.tag(shared.study_instance_uid, shared.series_instance_uid)}"
     return (
         f"{subject.pseudonym}/{visit}/{series}/{_number(row.instance_number, 5)}_{identity.tag(row.sop_instance_uid)}"
     )

@@ -1,79 +1,321 @@
-"""Read the head of one file: enough to place it, and no more.
+"""Read the heads of files: enough to place them and to tell what a series is, and no more.
 
-All attributes of interest stand at or before (0020,0013), which on real scanner files lies within the first few
+All attributes of interest stand at or before (0020,0037), which on real scanner files lies within the first few
 kilobytes, in front of the private groups that make headers large.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import stat
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.dicom.elements import Fetch, WalkError, pick
+from tasks.dicom.elements import Fetch, WalkError, pick, pick_and_stop
 from tasks.dicom.normalise import open_data_set
 from tasks.dicom.syntax import (
     MEDIA_STORAGE_DIRECTORY,
     MEDIA_STORAGE_SOP_CLASS,
     MEDIA_STORAGE_SOP_INSTANCE,
+    TRANSFER_SYNTAX,
+    DataSetStart,
     SyntaxRefusalError,
     needs_more,
     read_meta,
     read_start,
 )
 from tasks.dicom.text import SPECIFIC_CHARACTER_SET, decode_ascii, decode_text
-from tasks.index.row import IndexRow, Reject
+from tasks.index.row import ROW_FIELDS, SHARED_FIELDS, Container, IndexRow, Reject, SharedHeader
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydicom.dataset import FileDataset
 
+SOP_CLASS = 0x00080016
+SOP_INSTANCE = 0x00080018
+STUDY_INSTANCE = 0x0020000D
+SERIES_INSTANCE = 0x0020000E
+MODALITY = 0x00080060
+NUMBER_OF_FRAMES = 0x00280008
+
 ASCII_ATTRIBUTES = {
-    0x00080016: "sop_class_uid",
-    0x00080018: "sop_instance_uid",
-    0x0020000D: "study_instance_uid",
-    0x0020000E: "series_instance_uid",
+    0x00080008: "image_type",
+    SOP_CLASS: "sop_class_uid",
+    SOP_INSTANCE: "sop_instance_uid",
     0x00080020: "study_date",
     0x00080021: "series_date",
     0x00080022: "acquisition_date",
     0x00080023: "content_date",
     0x0008002A: "acquisition_datetime",
     0x00080030: "study_time",
+    0x00080031: "series_time",
     0x00080032: "acquisition_time",
+    MODALITY: "modality",
     0x00100030: "patient_birth_date",
-    0x00080060: "modality",
-    0x00080008: "image_type",
+    0x00180081: "echo_time",
+    0x00180086: "echo_numbers",
+    STUDY_INSTANCE: "study_instance_uid",
+    SERIES_INSTANCE: "series_instance_uid",
     0x00200011: "series_number",
+    0x00200012: "acquisition_number",
     0x00200013: "instance_number",
+    0x00200032: "image_position_patient",
+    0x00200037: "image_orientation_patient",
 }
-"""Attributes whose VR has the default repertoire: tag to the field of `IndexRow`."""
+"""Attributes whose VR has the default repertoire: tag to the field of `SharedHeader` or `IndexRow`."""
 
 TEXT_ATTRIBUTES = {
-    0x00100010: "patient_name",
-    0x00100020: "patient_id",
-    0x00101000: "other_patient_ids",
     0x00080050: "accession_number",
-    0x00200010: "study_id",
+    0x00080070: "manufacturer",
     0x00080080: "institution_name",
     0x00080090: "referring_physician_name",
     0x00081010: "station_name",
-    0x00181000: "device_serial_number",
-    0x00080070: "manufacturer",
+    0x00081030: "study_description",
     0x0008103E: "series_description",
+    0x00081090: "manufacturer_model_name",
+    0x00100010: "patient_name",
+    0x00100020: "patient_id",
+    0x00101000: "other_patient_ids",
+    0x00180024: "sequence_name",
+    0x00181000: "device_serial_number",
     0x00181030: "protocol_name",
+    0x00200010: "study_id",
 }
-"""Attributes in the character sets of the data set: tag to the field of `IndexRow`."""
+"""Attributes in the character sets of the data set: tag to the field of `SharedHeader`."""
 
-LAST_TAG = 0x00200013
-"""(0020,0013) Instance Number, the highest tag of interest."""
+LAST_TAG = 0x00200037
+"""(0020,0037) Image Orientation (Patient), the highest tag of interest."""
 
 WANTED = frozenset(ASCII_ATTRIBUTES) | frozenset(TEXT_ATTRIBUTES) | {SPECIFIC_CHARACTER_SET}
 
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+MULTI_FRAME_CLASSES = frozenset(
+    _STORAGE + number
+    for number in (
+        *("2.1", "2.2", "3", "3.1", "4.1", "4.2", "4.3", "4.4", "5", "6.2", "6.3", "7.1", "7.2", "7.3", "7.4"),
+        *("12.1", "12.1.1", "12.2", "12.2.1", "12.3", "13.1.1", "13.1.2", "13.1.3", "13.1.4", "13.1.5"),
+        *("14.1", "14.2", "20", "30", "66.4", "66.7", "66.8", "77.1.1.1", "77.1.2.1", "77.1.4.1", "77.1.5.1"),
+        *("77.1.5.2", "77.1.5.4", "77.1.5.5", "77.1.5.6", "77.1.5.7", "77.1.5.8", "77.1.6", "77.1.8", "77.1.9"),
+        *("77.2", "128.1", "130", "481.1", "481.2", "481.23", "481.24", "601.2"),
+    )
+)
+"""Classes whose files may hold several frames: the storage classes of PS3.4 table B.5-1, and retired ones of PS3.6
+table A-1, with the module Multi-frame (PS3.3 section C.7.6.6) or Multi-frame Functional Groups (C.7.6.16)."""
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _FIRST_READ = 8192
-_FIELDS = frozenset(ASCII_ATTRIBUTES.values()) | frozenset(TEXT_ATTRIBUTES.values())
+_LARGE_READ = 1 << 20
+_UIDS = (SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
+
+_TAGS = {field: tag for tag, field in (ASCII_ATTRIBUTES | TEXT_ATTRIBUTES).items()}
+_SHARED_ATTRIBUTES = tuple(
+    (field, _TAGS[field], _TAGS[field] in TEXT_ATTRIBUTES) for field in SHARED_FIELDS if field in _TAGS
+)
+_OWN_ATTRIBUTES = tuple((field, _TAGS[field]) for field in ROW_FIELDS if field in _TAGS)
+
+_META_PICKED = (MEDIA_STORAGE_SOP_INSTANCE, TRANSFER_SYNTAX, MEDIA_STORAGE_SOP_CLASS)
+_SHARED_PICKED = (SPECIFIC_CHARACTER_SET, *(tag for _, tag, _ in _SHARED_ATTRIBUTES))
+_OWN_PICKED = tuple(tag for _, tag in _OWN_ATTRIBUTES)
+_SHARED = slice(1, len(_META_PICKED) + len(_SHARED_PICKED))
+"""Where shared values stand when one list after the other is taken; before and behind it are those of single files."""
+
+_LAST_META_TAG = 0x0002FFFF
+
+_STRIDE = _FIRST_READ + 64
+"""From the window of one file to the next. Were it a power of two, the same place in all windows would fall into the
+same few lines of the processor's cache, and the cursors of a series would drive each other out of it."""
+
+_BEHIND = 16
+"""Bytes behind the last file's, so that its end too can be read sixteen bytes at a time."""
+
+_LONGEST_VALUE = 256
+"""Files with longer values are read one by one, because the longest value of a tag takes its room for all files."""
+
+_BATCH = 2048
+"""Files that are read together: enough to make a step of all cursors cheap, few enough for sixteen megabytes."""
 
 
-def read_header(dump: bytes, path: bytes) -> IndexRow | Reject:
+def read_headers(folder: bytes, paths: Sequence[bytes]) -> list[IndexRow | Reject | Container]:
+    """Read the headers of many files, several times faster than one by one.
+
+    Parameters
+    ----------
+    folder, paths
+        The dump's folder, and the files below it. From a thousand at a time on they are read fastest.
+
+    Returns
+    -------
+    list of IndexRow, Reject or Container
+        What `read_header` says of each file, in the order of `paths`. Where plain headers say the same byte for byte,
+        the rows share one `SharedHeader`.
+    """
+    buffer = bytearray(min(len(paths), _BATCH) * _STRIDE + _BEHIND)
+    known: dict[tuple[bytes, ...], SharedHeader | None] = {}
+    outcomes: list[IndexRow | Reject | Container] = []
+    for begin in range(0, len(paths), _BATCH):
+        batch = paths[begin : begin + _BATCH]
+        rows = _read_together(folder, batch, buffer, known)
+        outcomes += [row or read_header(folder, path) for row, path in zip(rows, batch, strict=True)]
+    return outcomes
+
+
+def _read_together(
+    folder: bytes, paths: Sequence[bytes], buffer: bytearray, known: dict[tuple[bytes, ...], SharedHeader | None]
+) -> list[IndexRow | None]:
+    """Read the files whose header is plain and lies in the first bytes; None stands for the others.
+
+    `known` keeps each shared header by its raw values, and None by those of files that need a closer look.
+    """
+    # Loading numpy takes a tenth of a second, and on an unchanged dump no header is read.
+    import numpy as np  # noqa: PLC0415
+
+    from tasks.dicom.lockstep import gather_values, pick_many  # noqa: PLC0415
+
+    windows = np.arange(len(paths)) * _STRIDE
+    ends = windows + np.array(_fill(buffer, folder, paths))
+    marks = np.frombuffer(buffer, dtype="<u4")[(windows + 128) // 4]
+    starts = np.where(marks == int.from_bytes(b"DICM", "little"), windows + 132, ends)
+    explicit = np.ones(len(paths), dtype=bool)
+    meta = pick_many(buffer, starts, ends, explicit, wanted=_META_PICKED, last=_LAST_META_TAG)
+
+    starts = ends.copy()
+    (there,) = meta.done.nonzero()
+    syntaxes = _cells(gather_values(buffer, meta.begin[1:2, there], meta.end[1:2, there])[0])
+    forms: dict[bytes, DataSetStart | None] = {}
+    for file, syntax in zip(there.tolist(), syntaxes, strict=True):
+        if syntax not in forms:
+            # Nothing but the syntax decides whether and how a data set is walked: the first file speaks for all.
+            forms[syntax] = _plain_start(bytes(buffer[windows[file] : ends[file]]))
+        form = forms[syntax]
+        if form is not None:
+            starts[file] = meta.stop[file]
+            explicit[file] = form.explicit
+    picked = _SHARED_PICKED + _OWN_PICKED
+    found = pick_many(buffer, starts, ends, explicit, wanted=picked, last=LAST_TAG)
+
+    begin = np.concatenate([meta.begin, found.begin])
+    end = np.concatenate([meta.end, found.end])
+    plain = found.done & ((end - begin).max(axis=0) <= _LONGEST_VALUE)
+    for tag in _UIDS:
+        plain &= found.begin[picked.index(tag)] > 0
+    (files,) = plain.nonzero()
+    begin, end = begin[:, files], end[:, files]
+    columns = gather_values(buffer, begin, end)
+
+    # Headers are told apart by their raw values; by the lengths as well, because values are filled up with zeros.
+    lengths = np.ascontiguousarray((end - begin)[_SHARED].T, dtype=np.uint16).view(np.uint8)
+    keys = _rows(np.concatenate([*columns[_SHARED], lengths], axis=1))
+    headers: dict[bytes, SharedHeader | None] = {}
+    for number, key in enumerate(keys):
+        if key not in headers:
+            bounds = zip(begin[_SHARED, number].tolist(), end[_SHARED, number].tolist(), strict=True)
+            values = tuple(bytes(buffer[one:other]) for one, other in bounds)
+            if values not in known:
+                known[values] = _share(values)
+            headers[key] = known[values]
+
+    rows: list[IndexRow | None] = [None] * len(paths)
+    own = [[decode_ascii(value) for value in _cells(column)] for column in (columns[0], *columns[_SHARED.stop :])]
+    for file, key, meta_instance, instance, *texts in zip(files.tolist(), keys, *own, strict=True):
+        header = headers[key]
+        if header is None:
+            continue
+        frames = ""
+        if header.sop_class_uid in MULTI_FRAME_CLASSES:
+            window = bytes(buffer[windows[file] : ends[file]])
+            start = int(found.stop[file] - windows[file])
+            try:
+                frames = decode_ascii(_pick_frames_in(window, start, explicit=bool(explicit[file])))
+            except WalkError:
+                continue
+        number, acquisition_number, acquisition_time, acquisition_datetime, position = texts
+        rows[file] = IndexRow(
+            path=paths[file],
+            shared=header,
+            sop_instance_uid=instance or meta_instance,
+            instance_number=number,
+            acquisition_number=acquisition_number,
+            acquisition_time=acquisition_time,
+            acquisition_datetime=acquisition_datetime,
+            image_position_patient=position,
+            number_of_frames=frames,
+        )
+    return rows
+
+
+def _pick_frames_in(window: bytes, start: int, *, explicit: bool) -> bytes:
+    """Pick the number of frames from the first bytes of a file; `start` is where the walk to the last tag stopped."""
+    fetch: Fetch = lambda offset, amount: window[offset : offset + amount]  # noqa: E731
+    frames = (NUMBER_OF_FRAMES,)
+    values, stop = pick_and_stop(
+        fetch, len(window), start, explicit=explicit, wanted=frames, last=NUMBER_OF_FRAMES, head=window
+    )
+    if stop >= len(window):
+        raise WalkError("truncated", stop)
+    return values.get(NUMBER_OF_FRAMES, b"")
+
+
+def _rows(table: NDArray[np.uint8]) -> list[bytes]:
+    """Return each row of a table of bytes."""
+    size = table.shape[1]
+    content = table.tobytes()
+    return [content[place : place + size] for place in range(0, len(content), size)]
+
+
+def _cells(column: NDArray[np.uint8]) -> list[bytes]:
+    """Return each row of a table of bytes without the zeros at its end."""
+    files, size = column.shape
+    if not size:
+        return [b""] * files
+    cells: list[bytes] = column.copy().view(f"S{size}")[:, 0].tolist()
+    return cells
+
+
+def _fill(buffer: bytearray, folder: bytes, paths: Sequence[bytes]) -> list[int]:
+    """Read the first bytes of each file, each into a window of its own; return how many, 0 where there is a fault."""
+    sizes = []
+    view = memoryview(buffer)
+    prefix = folder + b"/"
+    for begin, path in zip(itertools.count(0, _STRIDE), paths, strict=False):
+        size = 0
+        with contextlib.suppress(OSError):
+            descriptor = os.open(prefix + path, _OPEN)
+            try:
+                # Without it the kernel fetches the image behind the header as well.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+                size = os.readv(descriptor, (view[begin : begin + _FIRST_READ],))
+            finally:
+                os.close(descriptor)
+        sizes.append(size)
+    return sizes
+
+
+def _plain_start(head: bytes) -> DataSetStart | None:
+    try:
+        return read_start(head)
+    except SyntaxRefusalError:
+        return None
+
+
+def _share(values: tuple[bytes, ...]) -> SharedHeader | None:
+    """Decode what files share, or return None for a directory; `values` are those of `_SHARED`."""
+    syntax, meta_class, character_set, *picked = values
+    if meta_class.rstrip(b"\0 ") == MEDIA_STORAGE_DIRECTORY.encode():
+        return None
+    return _decode_shared(
+        picked,
+        character_set=character_set,
+        meta_class=meta_class,
+        transfer_syntax=syntax.rstrip(b"\0 ").decode("ascii", "replace"),
+        slow_path="",
+    )
+
+
+def read_header(dump: bytes, path: bytes) -> IndexRow | Reject | Container:
     """Read one file's header.
 
     Parameters
@@ -83,11 +325,11 @@ def read_header(dump: bytes, path: bytes) -> IndexRow | Reject:
 
     Returns
     -------
-    IndexRow or Reject
+    IndexRow, Reject or Container
         A reject says why, in a code; no fault of a single file is ever raised.
     """
     try:
-        descriptor = os.open(dump + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(dump + b"/" + path, _OPEN)
     except FileNotFoundError:
         return Reject(path=path, reason="vanished")
     except OSError:
@@ -100,48 +342,106 @@ def read_header(dump: bytes, path: bytes) -> IndexRow | Reject:
         os.close(descriptor)
 
 
-def _read(descriptor: int, path: bytes) -> IndexRow | Reject:
+def _read(descriptor: int, path: bytes) -> IndexRow | Reject | Container:
     head = os.read(descriptor, _FIRST_READ)
     if not head:
         ordinary = stat.S_ISREG(os.fstat(descriptor).st_mode)
         return Reject(path=path, reason="empty" if ordinary else "special-file")
     try:
         if needs_more(head):
-            head = os.pread(descriptor, 1 << 20, 0)
+            head = os.pread(descriptor, _LARGE_READ, 0)
         start = read_start(head)
         if start.meta.get(MEDIA_STORAGE_SOP_CLASS, b"").rstrip(b"\0 ") == MEDIA_STORAGE_DIRECTORY.encode():
             return Reject(path=path, reason="dicomdir")
         size = len(head) if len(head) < _FIRST_READ else os.fstat(descriptor).st_size
         fetch: Fetch = lambda offset, amount: os.pread(descriptor, amount, offset)  # noqa: E731
-        values = pick(fetch, size, start.offset, explicit=start.explicit, wanted=WANTED, last=LAST_TAG, head=head)
+        values = _pick_wanted(fetch, size, start.offset, explicit=start.explicit, meta=start.meta, head=head)
     except SyntaxRefusalError as refusal:
         if refusal.reason == "not-dicom":
-            return Reject(path=path, reason="not-dicom")
+            return _tell_stranger(head, path)
         if refusal.reason == "deflated":
             return _read_deflated(descriptor, path)
         return _read_with_pydicom(descriptor, path, refusal.reason)
     except WalkError as fault:
         return _read_with_pydicom(descriptor, path, fault.reason)
-    if 0x00080018 not in values or 0x0020000D not in values or 0x0020000E not in values:
+    if not all(tag in values for tag in _UIDS):
         # Nothing but a full read tells whether they are absent or only out of order behind our last tag.
         return _read_with_pydicom(descriptor, path, "uid-missing")
     return _make_row(path, values, start.transfer_syntax, "", start.meta)
 
 
+def _pick_wanted(
+    fetch: Fetch, size: int, start: int, *, explicit: bool, meta: dict[int, bytes], head: bytes = b""
+) -> dict[int, bytes]:
+    """Pick the wanted values, and the number of frames where there may be several."""
+    values, stop = pick_and_stop(fetch, size, start, explicit=explicit, wanted=WANTED, last=LAST_TAG, head=head)
+    if _sop_class(values.get(SOP_CLASS, b""), meta.get(MEDIA_STORAGE_SOP_CLASS, b"")) in MULTI_FRAME_CLASSES:
+        wanted = (NUMBER_OF_FRAMES,)
+        values |= pick(fetch, size, stop, explicit=explicit, wanted=wanted, last=NUMBER_OF_FRAMES, head=head)
+    return values
+
+
+def _tell_stranger(head: bytes, path: bytes) -> Reject | Container:
+    """Say what a file is that is no DICOM file."""
+    if head.startswith((b"\0\5\x16\7", b"\0\5\x16\0")):
+        # AppleDouble and AppleSingle (RFC 1740, appendices A and B).
+        return Reject(path=path, reason="apple-double")
+    kind = ""
+    if head.startswith((b"PK\3\4", b"PK\5\6")) and not _is_document(head):
+        kind = "zip"
+    elif head.startswith(b"\x1f\x8b"):
+        kind = "gzip"
+    elif head.startswith(b"BZh") and head[3:4].isdigit():
+        kind = "bzip2"
+    elif head.startswith(b"\xfd7zXZ\0"):
+        kind = "xz"
+    elif head[257:262] == b"ustar":
+        kind = "tar"
+    return Container(path=path, kind=kind) if kind else Reject(path=path, reason="not-dicom")
+
+
+def _is_document(head: bytes) -> bool:
+    """Tell whether a zip is an office document or a Java archive, by the name of its first member.
+
+    Source: PKWARE APPNOTE section 4.3.7 (local file header), ECMA-376 part 2 (open packaging), OpenDocument 1.3 part 2
+    section 3.3, the JAR file specification.
+    """
+    length = int.from_bytes(head[26:28], "little")
+    name = head[30 : 30 + length]
+    return name in (b"[Content_Types].xml", b"mimetype") or name.startswith((b"META-INF/", b"_rels/"))
+
+
+def _sop_class(value: bytes, meta: bytes) -> str:
+    return decode_ascii(value) or decode_ascii(meta)
+
+
 def _make_row(
     path: bytes, values: dict[int, bytes], transfer_syntax: str, slow_path: str, meta: dict[int, bytes]
 ) -> IndexRow:
-    character_set = decode_ascii(values.get(SPECIFIC_CHARACTER_SET, b""))
-    fields = dict.fromkeys(_FIELDS, "")
-    for tag, value in values.items():
-        name = ASCII_ATTRIBUTES.get(tag)
-        if name is not None:
-            fields[name] = decode_ascii(value)
-        elif tag in TEXT_ATTRIBUTES:
-            fields[TEXT_ATTRIBUTES[tag]] = decode_text(value, character_set)
-    for field, tag in (("sop_class_uid", MEDIA_STORAGE_SOP_CLASS), ("sop_instance_uid", MEDIA_STORAGE_SOP_INSTANCE)):
-        fields[field] = fields[field] or decode_ascii(meta.get(tag, b""))
-    return IndexRow(path=path, transfer_syntax_uid=transfer_syntax, slow_path=slow_path, **fields)
+    shared = _decode_shared(
+        [values.get(tag, b"") for _, tag, _ in _SHARED_ATTRIBUTES],
+        character_set=values.get(SPECIFIC_CHARACTER_SET, b""),
+        meta_class=meta.get(MEDIA_STORAGE_SOP_CLASS, b""),
+        transfer_syntax=transfer_syntax,
+        slow_path=slow_path,
+    )
+    own = {field: decode_ascii(values.get(tag, b"")) for field, tag in _OWN_ATTRIBUTES}
+    own["sop_instance_uid"] = own["sop_instance_uid"] or decode_ascii(meta.get(MEDIA_STORAGE_SOP_INSTANCE, b""))
+    frames = decode_ascii(values.get(NUMBER_OF_FRAMES, b""))
+    return IndexRow(path=path, shared=shared, number_of_frames=frames, **own)
+
+
+def _decode_shared(
+    values: Sequence[bytes], *, character_set: bytes, meta_class: bytes, transfer_syntax: str, slow_path: str
+) -> SharedHeader:
+    """Decode what a series shares; `values` in the order of `_SHARED_ATTRIBUTES`."""
+    repertoire = decode_ascii(character_set)
+    fields = {
+        field: decode_text(value, repertoire) if is_text else decode_ascii(value)
+        for (field, _, is_text), value in zip(_SHARED_ATTRIBUTES, values, strict=True)
+    }
+    fields["sop_class_uid"] = fields["sop_class_uid"] or decode_ascii(meta_class)
+    return SharedHeader(transfer_syntax_uid=transfer_syntax, slow_path=slow_path, **fields)
 
 
 def _read_deflated(descriptor: int, path: bytes) -> IndexRow | Reject:
@@ -151,7 +451,7 @@ def _read_deflated(descriptor: int, path: bytes) -> IndexRow | Reject:
         meta = read_meta(source)
         data, start, reason = open_data_set(source)
         fetch: Fetch = lambda offset, amount: data[offset : offset + amount]  # noqa: E731
-        values = pick(fetch, len(data), start.offset, explicit=start.explicit, wanted=WANTED, last=LAST_TAG)
+        values = _pick_wanted(fetch, len(data), start.offset, explicit=start.explicit, meta=meta.meta)
     except (SyntaxRefusalError, WalkError):
         return Reject(path=path, reason="header-damaged")
     return _make_row(path, values, meta.transfer_syntax, reason, meta.meta)
@@ -166,7 +466,6 @@ def _read_with_pydicom(descriptor: int, path: bytes, reason: str) -> IndexRow | 
             warnings.simplefilter("ignore")
             stream.seek(0)
             dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-            values = _raw_values(dataset)
             syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
             if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == MEDIA_STORAGE_DIRECTORY:
                 return Reject(path=path, reason="dicomdir")
@@ -175,18 +474,21 @@ def _read_with_pydicom(descriptor: int, path: bytes, reason: str) -> IndexRow | 
                 for tag in (MEDIA_STORAGE_SOP_CLASS, MEDIA_STORAGE_SOP_INSTANCE)
                 if tag in dataset.file_meta
             }
+            values = _raw_values(dataset, WANTED)
+            if _sop_class(values.get(SOP_CLASS, b""), meta.get(MEDIA_STORAGE_SOP_CLASS, b"")) in MULTI_FRAME_CLASSES:
+                values |= _raw_values(dataset, (NUMBER_OF_FRAMES,))
     except Exception:  # noqa: BLE001 - a damaged header makes pydicom raise anything, and its words may quote values
         return Reject(path=path, reason="not-dicom" if reason == "no-preamble" else "header-damaged")
-    known = [tag for tag in (0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00080060) if values.get(tag)]
+    known = [tag for tag in (SOP_CLASS, *_UIDS, MODALITY) if values.get(tag)]
     if len(known) < (3 if reason == "no-preamble" else 1):
         return Reject(path=path, reason="not-dicom" if reason == "no-preamble" else "header-damaged")
     return _make_row(path, values, syntax, reason, meta)
 
 
-def _raw_values(dataset: FileDataset) -> dict[int, bytes]:
-    """Collect the wanted raw values, as `pick` does; text bytes are the same in every byte order."""
+def _raw_values(dataset: FileDataset, wanted: Iterable[int]) -> dict[int, bytes]:
+    """Collect wanted raw values, as `pick` does; text bytes are the same in every byte order."""
     values: dict[int, bytes] = {}
-    for tag in WANTED:
+    for tag in wanted:
         if tag not in dataset:
             continue
         element: Any = dataset.get_item(tag)

@@ -5,97 +5,141 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 from tasks.errors import DumpError
-from tasks.index.row import FileStamp, Reject
+from tasks.files import refusals_named
+from tasks.index.row import STAMP_RECORD, FileStamp, Reject, unpack_stamps
 
-_FIELD = "<%d:%d:%d:%d>"
+_BLOCK = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inventory:
-    """Everything seen in a dump at one moment, sorted by path.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """A span of time in which a file that changed is taken for one that is still being written.
 
     Attributes
     ----------
-    stamps
-        The ordinary files.
-    rejects
-        Links, special files and folders that could not be opened.
+    begin_ns, end_ns
+        In nanoseconds since 1970 (UTC). The end lies in the future, because a file server's clock may be ahead.
     """
 
-    stamps: tuple[FileStamp, ...]
-    rejects: tuple[Reject, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """Name this very state of the dump: any file added, gone, moved or touched gives another digest."""
-        state = hashlib.sha256()
-        for stamp in self.stamps:
-            identity = _FIELD % (stamp.device, stamp.inode, stamp.size, stamp.mtime_ns)
-            state.update(stamp.path + b"\0" + identity.encode("ascii"))
-        for reject in self.rejects:
-            state.update(reject.path + b"\0" + reject.reason.encode("ascii"))
-        return state.hexdigest()
+    begin_ns: int
+    end_ns: int
 
 
-def scan_dump(dump: bytes) -> Inventory:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Everything seen in a dump at one moment; the files themselves stand in a spool, because they may be millions.
+
+    Attributes
+    ----------
+    digest
+        Names this very state of the dump: any file added, gone, moved or touched gives another digest.
+    files
+        How many ordinary files there are.
+    refused
+        Links, special files, folders that could not be opened, and files that may still be being written; sorted by path.
+    spool
+        Where the ordinary files are listed.
+    """
+
+    digest: str
+    files: int
+    refused: tuple[Reject, ...]
+    spool: Path
+
+    def stamps(self) -> Iterator[FileStamp]:
+        """Yield the ordinary files, always in the same order; memory stays small."""
+        rest = b""
+        with open(self.spool, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                stamps, rest = unpack_stamps(rest + block)
+                yield from stamps
+
+
+def scan_dump(dump: bytes, spool: Path, *, quiet: Quiet | None = None) -> Inventory:
     """Walk a dump, folders of any depth; links are reported and not followed.
 
     Parameters
     ----------
     dump
         The folder.
+    spool
+        The file that the list of ordinary files is written to, mode 0600.
+    quiet
+        Files last changed within it are refused as "still-arriving".
 
     Raises
     ------
     DumpError
         If the folder itself is not there or cannot be opened.
+    DiskFullError, WorkspaceError
+        If the spool cannot be written.
     """
-    stamps: list[FileStamp] = []
-    rejects: list[Reject] = []
+    files = 0
+    refused: list[Reject] = []
+    state = hashlib.sha256()
     pending = [b""]
-    while pending:
-        folder = pending.pop()
-        try:
-            entries = os.scandir(dump + b"/" + folder if folder else dump)
-        except OSError as fault:
-            if not folder:
-                problem = {FileNotFoundError: "does not exist", NotADirectoryError: "is not a folder"}
-                raise DumpError(path=os.fsdecode(dump), problem=problem.get(type(fault), "cannot be read")) from fault
-            rejects.append(Reject(path=folder, reason="folder-unreadable"))
-            continue
-        with entries:
-            for entry in entries:
-                path = folder + b"/" + entry.name if folder else entry.name
-                try:
-                    if entry.is_symlink():
-                        rejects.append(Reject(path=path, reason="symlink"))
-                    elif entry.is_dir(follow_symlinks=False):
-                        pending.append(path)
-                    else:
-                        _take(path, entry.stat(follow_symlinks=False), stamps, rejects)
-                except FileNotFoundError:
-                    rejects.append(Reject(path=path, reason="vanished"))
-                except OSError:
-                    rejects.append(Reject(path=path, reason="unreadable"))
-    stamps.sort(key=lambda stamp: stamp.path)
-    rejects.sort(key=lambda reject: reject.path)
-    return Inventory(stamps=tuple(stamps), rejects=tuple(rejects))
+    with refusals_named(spool.parent):
+        descriptor = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            while pending:
+                records, folders = _scan_folder(dump, pending.pop(), refused, quiet)
+                # Backwards, because the last is taken first.
+                pending += sorted(folders, reverse=True)
+                files += len(records)
+                block = b"".join(sorted(records))
+                state.update(block)
+                stream.write(block)
+    refused.sort(key=lambda reject: reject.path)
+    for reject in refused:
+        state.update(reject.path + b"\0" + reject.reason.encode("ascii") + b"\0")
+    return Inventory(digest=state.hexdigest(), files=files, refused=tuple(refused), spool=spool)
 
 
-def _take(path: bytes, status: os.stat_result, stamps: list[FileStamp], rejects: list[Reject]) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        rejects.append(Reject(path=path, reason="special-file"))
-        return
-    stamps.append(
-        FileStamp(
-            path=path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            device=status.st_dev,
-            inode=status.st_ino,
-        )
-    )
+def _scan_folder(
+    dump: bytes, folder: bytes, refused: list[Reject], quiet: Quiet | None
+) -> tuple[list[bytes], list[bytes]]:
+    """Return the records of a folder's ordinary files, and the folders in it."""
+    records: list[bytes] = []
+    folders: list[bytes] = []
+    try:
+        entries = os.scandir(dump + b"/" + folder if folder else dump)
+    except OSError as fault:
+        if not folder:
+            problem = {FileNotFoundError: "does not exist", NotADirectoryError: "is not a folder"}
+            raise DumpError(path=os.fsdecode(dump), problem=problem.get(type(fault), "cannot be read")) from fault
+        refused.append(Reject(path=folder, reason="folder-unreadable"))
+        return records, folders
+    prefix = folder + b"/" if folder else b""
+    begin, end = (quiet.begin_ns, quiet.end_ns) if quiet else (1, 0)
+    with entries:
+        for entry in entries:
+            # A hundred thousand turns a night on an unchanged dump: each call in here is seen.
+            path = prefix + entry.name
+            try:
+                if entry.is_symlink():
+                    refused.append(Reject(path=path, reason="symlink"))
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                    continue
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                refused.append(Reject(path=path, reason="vanished"))
+                continue
+            except OSError:
+                refused.append(Reject(path=path, reason="unreadable"))
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                refused.append(Reject(path=path, reason="special-file"))
+                continue
+            changed = status.st_mtime_ns
+            if begin <= changed <= end:
+                refused.append(Reject(path=path, reason="still-arriving"))
+                continue
+            records.append(STAMP_RECORD % (path, status.st_size, changed, status.st_dev, status.st_ino))
+    return records, folders

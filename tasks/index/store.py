@@ -1,31 +1,70 @@
 """The index: a SQLite file in `identified/` with a row, or a reject, for every file ever seen in the dump.
 
-Only one process writes it; the chunks that read headers leave their results in files which that process merges.
+Only one process writes it; the chunks that read headers leave their results in files which that process merges. Rows
+come by the million, so whatever goes over all of them is a stream.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from tasks.database import Database
-from tasks.errors import DamagedRecordError
-from tasks.files import write_atomically
-from tasks.index.row import PASSING_REASONS, FileStamp, IndexRow, Reject
+from tasks.index.chunk import Packed
+from tasks.index.row import PASSING_REASONS, ROW_FIELDS, SHARED_FIELDS, FileStamp, IndexRow, Reject, SharedHeader
+from tasks.index.subgroup import subgroup_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a table changes; an index of another version is refused, not guessed at."""
 
-_ROW_FIELDS = tuple(field.name for field in fields(IndexRow) if field.name != "path")
-
 _PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
+_NOTHING = (None,) * (len(ROW_FIELDS) + 1)
+_LIMITED = "'archive-limit', 'archive-nested'"
+_STAMP = "path, size, mtime_ns, device, inode"
+_IDENTITY = "inode, device, size, mtime_ns"
+_SAME_STAMP = " AND ".join(f"{{0}}.{name} = {{1}}.{name}" for name in _STAMP.split(", "))
+_SAME_HEADER = " AND ".join(f"old.{name} IS fresh.{name}" for name in ("reject", "header", *ROW_FIELDS))
+_FILE_COLUMNS = ("id", *_STAMP.split(", "), "reject", "container", "stored", "header", *ROW_FIELDS)
+
+_GONE, _HERE, _FRESH = 0, 1, 2
+"""What `file.present` says: the last scan saw it or not, or it was read since and the scan is not finished yet."""
+
+_INDEXED = (
+    f"SELECT file.id, {_STAMP}, present, digest, stored, "  # noqa: S608 - names of our own fields
+    f"{', '.join(f'file.{name}' for name in ROW_FIELDS)}, {', '.join(f'header.{name}' for name in SHARED_FIELDS)} "
+    "FROM file JOIN header ON header.id = file.header"
+)
+
+_FILE_INDEXES = {
+    "file_path": "file (path)",
+    "file_sop": "file (sop_instance_uid, path) WHERE header IS NOT NULL",
+    "file_header": "file (header) WHERE header IS NOT NULL",
+    "file_container": "file (container) WHERE container IS NOT NULL",
+}
+_FILE_INDEX_SCHEMA = ";\n".join(f"CREATE INDEX IF NOT EXISTS {name} ON {what}" for name, what in _FILE_INDEXES.items())
 
 _SCHEMA = f"""
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    patient_id TEXT NOT NULL,
+    patient_name TEXT NOT NULL,
+    study_instance_uid TEXT NOT NULL,
+    series_instance_uid TEXT NOT NULL,
+    UNIQUE (study_instance_uid, series_instance_uid, patient_id, patient_name)
+);
+CREATE TABLE header (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    series INTEGER NOT NULL REFERENCES series (id),
+    subgroup TEXT NOT NULL,
+    {", ".join(f"{name} TEXT NOT NULL" for name in SHARED_FIELDS)}
+);
+CREATE INDEX header_series ON header (series);
 CREATE TABLE file (
     id INTEGER PRIMARY KEY,
     path BLOB NOT NULL,
@@ -33,23 +72,30 @@ CREATE TABLE file (
     mtime_ns INTEGER NOT NULL,
     device INTEGER NOT NULL,
     inode INTEGER NOT NULL,
-    present INTEGER NOT NULL DEFAULT 1,
-    digest TEXT NOT NULL DEFAULT '',
-    reject TEXT NOT NULL DEFAULT '',
-    UNIQUE (path, size, mtime_ns, device, inode)
+    reject TEXT NOT NULL,
+    container INTEGER,
+    stored TEXT NOT NULL,
+    header INTEGER,
+    {", ".join(f"{name} TEXT" for name in ROW_FIELDS)},
+    present INTEGER NOT NULL DEFAULT {_FRESH},
+    digest TEXT NOT NULL DEFAULT ''
 );
-CREATE TABLE instance (
-    file INTEGER PRIMARY KEY REFERENCES file (id),
-    {", ".join(f"{name} TEXT NOT NULL" for name in _ROW_FIELDS)}
-);
-CREATE INDEX instance_sop ON instance (sop_instance_uid);
-CREATE TABLE refused (path BLOB PRIMARY KEY, reason TEXT NOT NULL);
-CREATE TABLE placement (
-    target TEXT PRIMARY KEY,
-    file INTEGER NOT NULL REFERENCES file (id),
-    way TEXT NOT NULL
-);
+{_FILE_INDEX_SCHEMA};
+CREATE TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, device INTEGER, inode INTEGER) WITHOUT ROWID;
+CREATE TABLE gone (inode INTEGER, device INTEGER, size INTEGER, mtime_ns INTEGER, id INTEGER,
+    PRIMARY KEY (inode, device, size, mtime_ns, id)) WITHOUT ROWID;
+CREATE TABLE merged (chunk TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE found (change TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE refused (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID
 """
+
+_HEADERS_AT_HAND = 50_000
+"""Headers whose numbers are kept in memory while chunks are merged."""
+
+CHANGES = ("unchanged", "new", "moved", "renamed", "re_sent", "changed", "vanished")
+"""What a scan can find of a file, compared with the scan before; the order in which they are told."""
+
+_shared_values = attrgetter(*SHARED_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +110,15 @@ class IndexedFile:
         Whether the last scan of the dump still saw it.
     digest
         SHA-256 of the content, or empty if nothing needed it so far.
+    stored
+        Its name below the store of unpacked files, if it lay compressed or in an archive.
     """
 
     file: int
     stamp: FileStamp
     present: bool
     digest: str
+    stored: str
     row: IndexRow
 
 
@@ -89,79 +138,249 @@ class IndexStore(Database):
         If the file system refuses, or another run is writing; every method may raise these.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, [statement for statement in _SCHEMA.split(";") if statement.strip()], SCHEMA_VERSION)
+    def __init__(self, path: Path, more_schema: str = "") -> None:
+        statements = [statement for statement in (_SCHEMA + more_schema).split(";") if statement.strip()]
+        super().__init__(path, statements, SCHEMA_VERSION)
         self._read("PRAGMA journal_mode = WAL")
         self._read("PRAGMA synchronous = NORMAL")
+        # What SQLite would put into a temporary file is read from headers, and must not leave `identified/`.
+        self._read("PRAGMA temp_store = MEMORY")
+        self._headers: dict[SharedHeader, int] = {}
 
-    def known_stamps(self) -> set[FileStamp]:
-        """Return the stamps of all files that have a row, or a reject that reading them again would not change."""
-        rows = self._read(f"SELECT path, size, mtime_ns, device, inode FROM file WHERE reject NOT IN ({_PASSING})")  # noqa: S608 - our own codes
-        return {FileStamp(path=p, size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in rows}
+    # What the dump holds now -----------------------------------------------------------------------------------------
 
-    def merge(self, stamps: Iterable[FileStamp], outcomes: Iterable[IndexRow | Reject]) -> None:
-        """Take in one chunk's results, in one transaction; taking the same chunk in twice changes nothing.
-
-        A file that has a row or a reject already keeps it, unless the reject was a passing one.
+    def take_scan(self, stamps: Iterable[FileStamp], *, limits_changed: bool = False) -> Iterator[FileStamp]:
+        """Take in a new list of what the dump holds, and yield the files of it that have to be read.
 
         Parameters
         ----------
-        stamps, outcomes
+        stamps
+            The ordinary files.
+        limits_changed
+            Whether archives that were refused, or opened in part, have to be opened again.
+        """
+        with self._transaction():
+            execute = self._connection.execute
+            for table in ("seen", "merged", "found"):
+                execute(f"DELETE FROM {table}")  # noqa: S608
+            # Such files are read again, and those that a run read which never finished: nothing may be known of them.
+            execute(f"DELETE FROM file WHERE present = {_FRESH} OR reject IN ({_PASSING})")  # noqa: S608 - own codes
+            if limits_changed:
+                execute(
+                    f"UPDATE file SET mtime_ns = -1 WHERE reject IN ({_LIMITED}) AND container IS NULL "  # noqa: S608
+                    f"OR id IN (SELECT container FROM file WHERE reject IN ({_LIMITED}))"
+                )
+            ((nothing_known,),) = execute("SELECT NOT EXISTS (SELECT 1 FROM file)")
+            if not nothing_known:
+                self._connection.executemany("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", stamps)
+        if nothing_known:
+            return iter(stamps)
+        same = _SAME_STAMP.format("file", "seen")
+        rows = self._stream(
+            f"SELECT {_STAMP} FROM seen WHERE NOT EXISTS (SELECT 1 FROM file WHERE {same} AND container IS NULL)"  # noqa: S608
+        )
+        return map(FileStamp._make, rows)
+
+    def expect(self, files: int) -> None:
+        """Get ready to merge so many files: where they are most of all, the index is sorted once at the end."""
+        ((known,),) = self._read("SELECT count(*) FROM file")
+        if files > known:
+            with self._transaction():
+                for name in _FILE_INDEXES:
+                    self._connection.execute(f"DROP INDEX IF EXISTS {name}")
+
+    def merge(self, chunk: str, stamps: Sequence[FileStamp], packed: Packed) -> None:
+        """Take in one chunk's results, in one transaction; taking the same chunk in twice changes nothing.
+
+        Parameters
+        ----------
+        chunk
+            The chunk's name.
+        stamps, packed
             Of the same length and in the same order.
         """
-        names = ", ".join(("file", *_ROW_FIELDS))
-        marks = ", ".join("?" * (len(_ROW_FIELDS) + 1))
         with self._transaction():
-            for stamp, outcome in zip(stamps, outcomes, strict=True):
-                reason = outcome.reason if isinstance(outcome, Reject) else ""
-                new = self._connection.execute(
-                    "INSERT INTO file (path, size, mtime_ns, device, inode, reject) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
-                    "ON CONFLICT (path, size, mtime_ns, device, inode) DO UPDATE SET reject = excluded.reject "
-                    f"WHERE file.reject IN ({_PASSING}) RETURNING id",
-                    (stamp.path, stamp.size, stamp.mtime_ns, stamp.device, stamp.inode, reason),
-                ).fetchone()
-                if new and isinstance(outcome, IndexRow):
-                    values = [getattr(outcome, name) for name in _ROW_FIELDS]
-                    self._connection.execute(
-                        f"INSERT INTO instance ({names}) VALUES ({marks})",  # noqa: S608 - names of our own fields
-                        [*new, *values],
-                    )
-
-    def finish_scan(self, stamps: Iterable[FileStamp], refused: Iterable[Reject]) -> None:
-        """Note which files the dump holds now, and what in it is no ordinary file."""
-        with self._transaction():
-            self._connection.execute("UPDATE file SET present = 0")
+            if self._connection.execute("INSERT OR IGNORE INTO merged VALUES (?)", (chunk,)).rowcount == 0:
+                return
+            ((last,),) = self._connection.execute("SELECT coalesce(max(id), 0) FROM file")
+            headers = [self._header(shared) for shared in packed.headers]
+            marks = ", ".join("?" * len(_FILE_COLUMNS))
             self._connection.executemany(
-                "UPDATE file SET present = 1 WHERE path = ? AND size = ? AND mtime_ns = ? AND device = ? AND inode = ?",
-                ((s.path, s.size, s.mtime_ns, s.device, s.inode) for s in stamps),
+                f"INSERT INTO file ({', '.join(_FILE_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - our own names
+                _file_rows(last, stamps, packed.rows, headers),
             )
-            self._connection.execute("DELETE FROM refused")
+
+    def _header(self, shared: SharedHeader) -> int:
+        """Return the number of a header that files share, noting it and its series if they are new."""
+        number = self._headers.get(shared)
+        if number is not None:
+            return number
+        values = _shared_values(shared)
+        # Each value with its length: a value may hold whatever would stand between them.
+        text = "".join(f"{len(value)}:{value}" for value in values)
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        series = (shared.patient_id, shared.patient_name, shared.study_instance_uid, shared.series_instance_uid)
+        self._connection.execute(
+            "INSERT OR IGNORE INTO series (patient_id, patient_name, study_instance_uid, series_instance_uid) "
+            "VALUES (?, ?, ?, ?)",
+            series,
+        )
+        marks = ", ".join("?" * len(values))
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO header (key, series, subgroup, {', '.join(SHARED_FIELDS)}) "  # noqa: S608
+            "VALUES (?, (SELECT id FROM series WHERE patient_id = ? AND patient_name = ? AND study_instance_uid = ? "
+            f"AND series_instance_uid = ?), ?, {marks})",
+            (key, *series, subgroup_of(shared), *values),
+        )
+        ((number,),) = self._connection.execute("SELECT id FROM header WHERE key = ?", (key,))
+        if len(self._headers) > _HEADERS_AT_HAND:
+            self._headers.clear()
+        self._headers[shared] = number
+        return int(number)
+
+    def finish_scan(
+        self, refused: Iterable[Reject], same_content: Callable[[IndexedFile, IndexedFile], bool]
+    ) -> dict[str, int]:
+        """Note which files the dump holds now, and tell what became of those it held before.
+
+        A file that only moved, or was sent again, keeps its number, so that its place in the sorted tree stands.
+        Doing it again for the same scan changes nothing.
+
+        Parameters
+        ----------
+        refused
+            What in the dump is no ordinary file.
+        same_content
+            Tells whether a file that is gone and the one that took its path hold the same bytes; asked only where
+            size and header are equal.
+
+        Returns
+        -------
+        dict
+            A count for each of `CHANGES`.
+        """
+        counts = dict.fromkeys(CHANGES, 0)
+        seen = f"EXISTS (SELECT 1 FROM seen WHERE {_SAME_STAMP.format('seen', 'file')})"
+        with self._transaction():
+            execute = self._connection.execute
+            if found := execute("SELECT change, count FROM found").fetchall():
+                return counts | dict(found)
+            for statement in _FILE_INDEX_SCHEMA.split(";"):
+                execute(statement)
+            execute(
+                f"INSERT INTO gone SELECT inode, device, size, mtime_ns, id FROM file WHERE present = {_HERE} "  # noqa: S608
+                f"AND container IS NULL AND NOT {seen}"
+            )
+            ((vanished,),) = execute("SELECT count(*) FROM gone")
+            ((before,),) = execute(f"SELECT count(*) FROM file WHERE present = {_HERE} AND container IS NULL")  # noqa: S608
+            counts["unchanged"] = before - vanished
+            if vanished:
+                counts["re_sent"], counts["changed"] = self._settle_rewritten(same_content)
+                counts["moved"], counts["renamed"] = self._settle_moved()
+                execute(
+                    f"UPDATE file SET present = {_GONE} WHERE id IN (SELECT id FROM gone) "  # noqa: S608
+                    "OR container IN (SELECT id FROM gone)"
+                )
+                ((left,),) = execute("SELECT count(*) FROM gone")
+                counts["vanished"] = left - counts["changed"]
+            back = f"present = {_GONE} AND container IS NULL AND {seen}"
+            execute(
+                f"UPDATE file SET present = {_HERE} WHERE container IN (SELECT id FROM file WHERE {back})"  # noqa: S608
+            )
+            counts["new"] = execute(f"UPDATE file SET present = {_HERE} WHERE {back}").rowcount  # noqa: S608
+            execute(f"UPDATE file SET present = {_HERE} WHERE present = {_FRESH} AND container IS NOT NULL")  # noqa: S608
+            fresh = execute(f"UPDATE file SET present = {_HERE} WHERE present = {_FRESH}").rowcount  # noqa: S608
+            counts["new"] += fresh - counts["changed"]
+            for table in ("gone", "seen", "refused"):
+                execute(f"DELETE FROM {table}")  # noqa: S608
+            self._connection.executemany("INSERT INTO found VALUES (?, ?)", counts.items())
             self._connection.executemany(
                 "INSERT OR REPLACE INTO refused VALUES (?, ?)", ((reject.path, reject.reason) for reject in refused)
             )
+        return counts
+
+    def _settle_rewritten(self, same_content: Callable[[IndexedFile, IndexedFile], bool]) -> tuple[int, int]:
+        """Find the paths that hold another file now; return how many of them were sent again, and changed."""
+        pairs = self._connection.execute(
+            f"SELECT old.id, fresh.id, {_SAME_HEADER} AND old.size = fresh.size AND old.header IS NOT NULL "  # noqa: S608
+            "FROM gone JOIN file AS old ON old.id = gone.id JOIN file AS fresh ON fresh.path = old.path "
+            f"WHERE fresh.present = {_FRESH} AND fresh.container IS NULL"
+        ).fetchall()
+        sent_again = 0
+        for old, fresh, alike in pairs:
+            if alike and same_content(self._indexed(old), self._indexed(fresh)):
+                self._adopt(old, fresh)
+                sent_again += 1
+        return sent_again, len(pairs) - sent_again
+
+    def _settle_moved(self) -> tuple[int, int]:
+        """Find the files that have another path now; return how many changed their folder, and only their name.
+
+        An inode is given to a new file when the old one is removed, so the header has to agree as well.
+        """
+        moved = renamed = 0
+        settled: set[int] = set()
+        pairs = self._connection.execute(
+            f"SELECT old.id, fresh.id, old.path, fresh.path FROM file AS fresh JOIN gone USING ({_IDENTITY}) "  # noqa: S608
+            f"JOIN file AS old ON old.id = gone.id WHERE fresh.present = {_FRESH} AND fresh.container IS NULL "
+            f"AND {_SAME_HEADER} ORDER BY fresh.path, old.path"
+        ).fetchall()
+        for old, fresh, old_path, new_path in pairs:
+            if old in settled or fresh in settled:
+                continue
+            settled |= {old, fresh}
+            self._adopt(old, fresh)
+            if old_path.rpartition(b"/")[0] == new_path.rpartition(b"/")[0]:
+                renamed += 1
+            else:
+                moved += 1
+        return moved, renamed
+
+    def _adopt(self, old: int, fresh: int) -> None:
+        """Let a known file go on under the stamp of the one that was taken for new."""
+        execute = self._connection.execute
+        execute(
+            f"UPDATE file SET ({_STAMP}, stored, present) = "  # noqa: S608
+            f"(SELECT {_STAMP}, stored, {_HERE} FROM file WHERE id = ?) WHERE id = ?",
+            (fresh, old),
+        )
+        execute("DELETE FROM file WHERE id = ? OR container = ?", (fresh, fresh))
+        execute("DELETE FROM gone WHERE id = ?", (old,))
+
+    # What is known of files --------------------------------------------------------------------------------------
+
+    def _indexed(self, number: int) -> IndexedFile:
+        (row,) = self._connection.execute(f"{_INDEXED} WHERE file.id = ?", (number,)).fetchall()
+        return _make_indexed(row)
 
     def instances(self) -> Iterator[IndexedFile]:
         """Yield every DICOM file ever seen, sorted by path, then by the order of arrival."""
-        names = ", ".join(f"instance.{name}" for name in _ROW_FIELDS)
-        rows = self._read(
-            "SELECT file.id, file.path, size, mtime_ns, device, inode, present, digest, "  # noqa: S608 - own fields
-            f"{names} FROM instance JOIN file ON file.id = instance.file ORDER BY file.path, file.id"
-        )
-        for number, path, size, mtime_ns, device, inode, present, digest, *values in rows:
-            yield IndexedFile(
-                file=number,
-                stamp=FileStamp(path=path, size=size, mtime_ns=mtime_ns, device=device, inode=inode),
-                present=bool(present),
-                digest=digest,
-                row=IndexRow(path=path, **dict(zip(_ROW_FIELDS, values, strict=True))),
-            )
+        return map(_make_indexed, self._stream(f"{_INDEXED} WHERE file.header IS NOT NULL ORDER BY file.path, file.id"))
 
-    def rejects(self) -> list[Reject]:
-        """List what the dump holds now and is not taken, sorted by path."""
-        rows = self._read(
-            "SELECT path, reject FROM file WHERE reject != '' AND present UNION ALL SELECT path, reason FROM refused"
+    def headers(self) -> dict[int, tuple[int, SharedHeader]]:
+        """Return each header that files share: number -> (number of its series, header)."""
+        rows = self._stream(f"SELECT id, series, {', '.join(SHARED_FIELDS)} FROM header")  # noqa: S608 - own fields
+        return {
+            number: (series, SharedHeader(**dict(zip(SHARED_FIELDS, values, strict=True))))
+            for number, series, *values in rows
+        }
+
+    def rejects(self) -> Iterator[Reject]:
+        """Yield what the dump holds now and is not taken, sorted by path."""
+        rows = self._stream(
+            "SELECT path, reject FROM file WHERE reject != '' AND present "
+            "UNION ALL SELECT path, reason FROM refused ORDER BY 1"
         )
-        return sorted((Reject(path=path, reason=reason) for path, reason in rows), key=lambda reject: reject.path)
+        return (Reject(path=path, reason=reason) for path, reason in rows)
+
+    def reject_counts(self) -> dict[str, int]:
+        """Count the rejects of the present dump by reason."""
+        return dict(
+            self._read(
+                "SELECT reason, count(*) FROM (SELECT reject AS reason FROM file WHERE reject != '' AND present "
+                "UNION ALL SELECT reason FROM refused) GROUP BY reason ORDER BY reason"
+            )
+        )
 
     def keep_digests(self, digests: Iterable[tuple[int, str]]) -> None:
         """Note the content digests of files, given as (file, SHA-256)."""
@@ -170,86 +389,104 @@ class IndexStore(Database):
                 "UPDATE file SET digest = ? WHERE id = ?", ((digest, file) for file, digest in digests)
             )
 
-    def placements(self) -> dict[str, int]:
-        """Return what was placed: path below the sorted tree -> file."""
-        return dict(self._read("SELECT target, file FROM placement WHERE way != ''"))
+    def opened(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the archives and compressed files that were opened, sorted by path: (file, members)."""
+        return self._stream(
+            "SELECT opened.path, count(member.id) FROM file AS opened LEFT JOIN file AS member "
+            "ON member.container = opened.id WHERE opened.header IS NULL AND opened.reject = '' AND opened.present "
+            "GROUP BY opened.id ORDER BY opened.path"
+        )
 
-    def unfinished_placements(self) -> dict[str, int]:
-        """Return what was noted with an empty way and never confirmed: it may stand in the tree or not."""
-        return dict(self._read("SELECT target, file FROM placement WHERE way = ''"))
-
-    def keep_placements(self, added: Iterable[tuple[str, int, str]], removed: Iterable[str]) -> None:
-        """Note placements made, as (target, file, way), and targets taken away.
-
-        An empty way notes what is about to be placed.
-        """
+    def refuse(self, files: Iterable[int], reason: str) -> None:
+        """Turn rows into rejects: the files can no longer be read."""
+        nothing = ", ".join(f"{name} = NULL" for name in ("header", *ROW_FIELDS))
         with self._transaction():
-            self._connection.executemany("DELETE FROM placement WHERE target = ?", ((target,) for target in removed))
-            self._connection.executemany("INSERT OR REPLACE INTO placement VALUES (?, ?, ?)", added)
+            self._connection.executemany(
+                f"UPDATE file SET reject = ?, {nothing} WHERE id = ?",  # noqa: S608 - names of our own fields
+                ((reason, file) for file in files),
+            )
+
+    def stored_names(self) -> Iterator[str]:
+        """Yield the names of all unpacked files that belong to the present dump."""
+        return (name for (name,) in self._stream("SELECT stored FROM file WHERE stored != '' AND present"))
 
     def counts(self) -> dict[str, int]:
-        """Count what the index holds of the present dump."""
-        (files,) = self._read("SELECT (SELECT count(*) FROM file WHERE present) + (SELECT count(*) FROM refused)")
-        (rows,) = self._read(
-            "SELECT count(*), count(nullif(slow_path, '')) FROM instance JOIN file ON id = file WHERE present"
+        """Count what the index holds of the present dump.
+
+        Returns
+        -------
+        dict
+            `files` of the dump (not in archives), `opened` archives and compressed files among them, `members` in
+            those, `dicom` files, how many of them pydicom had to read (`slow_path`), and `rejects`.
+        """
+        ((files, opened, members, dicom, rejects),) = self._read(
+            "SELECT count(*) FILTER (WHERE container IS NULL), "
+            "count(*) FILTER (WHERE header IS NULL AND reject = ''), count(container), count(header), "
+            "count(*) FILTER (WHERE reject != '') FROM file WHERE present"
         )
-        return {"files": files[0], "dicom": rows[0], "slow_path": rows[1]}
+        ((refused,),) = self._read("SELECT count(*) FROM refused")
+        ((slow,),) = self._read(
+            "SELECT count(*) FROM header JOIN file ON file.header = header.id WHERE slow_path != '' AND present"
+        )
+        return {
+            "files": files + refused,
+            "opened": opened,
+            "members": members,
+            "dicom": dicom,
+            "slow_path": slow,
+            "rejects": rejects + refused,
+        }
 
     def census(self) -> dict[str, int]:
         """Count patients, DICOM studies, series and instances of the present dump."""
-        (counted,) = self._read(
+        used = "FROM series WHERE id IN (SELECT series FROM header WHERE id IN (SELECT header FROM file WHERE present))"
+        ((patients, studies, series),) = self._read(
             "SELECT count(DISTINCT patient_id || char(0) || patient_name), count(DISTINCT study_instance_uid), "
-            "count(DISTINCT study_instance_uid || char(0) || series_instance_uid), count(DISTINCT sop_instance_uid), "
-            "count(*) FROM instance JOIN file ON id = file WHERE present"
+            f"count(DISTINCT study_instance_uid || char(0) || series_instance_uid) {used}"
         )
-        names = ("patients", "dicom_studies", "series", "instances", "dicom_files")
-        return dict(zip(names, counted, strict=True))
+        ((instances, files),) = self._read(
+            "SELECT count(DISTINCT sop_instance_uid), count(*) FROM file WHERE header IS NOT NULL AND present"
+        )
+        return {
+            "patients": patients,
+            "dicom_studies": studies,
+            "series": series,
+            "instances": instances,
+            "dicom_files": files,
+        }
 
 
-def write_chunk(path: Path, stamps: Iterable[FileStamp]) -> None:
-    """Freeze the list of files that one index chunk will read."""
-    content = [[os.fsdecode(s.path), s.size, s.mtime_ns, s.device, s.inode] for s in stamps]
-    write_atomically(path, json.dumps(content).encode("ascii"), mode=0o600)
+def _file_rows(
+    last: int, stamps: Sequence[FileStamp], rows: Sequence[Any], headers: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield what goes into the table of files, numbered on from `last`."""
+    for stamp, row in zip(stamps, rows, strict=True):
+        last += 1
+        if isinstance(row, str):
+            yield (last, *stamp, row, None, "", *_NOTHING)
+        elif row and isinstance(row[0], int):
+            yield (last, *stamp, "", None, "", headers[row[0]], *row[1:])
+        else:
+            container = last
+            yield (container, *stamp, "", None, "", *_NOTHING)
+            for path, stored, size, inner in row:
+                last += 1
+                place = (last, os.fsencode(path), size, *stamp[2:])
+                if isinstance(inner, str):
+                    yield (*place, inner, container, "", *_NOTHING)
+                else:
+                    yield (*place, "", container, stored, headers[inner[0]], *inner[1:])
 
 
-def read_chunk(path: Path) -> list[FileStamp]:
-    """Read what `write_chunk` wrote."""
-    with _shape_checked(path):
-        return [
-            FileStamp(path=os.fsencode(p), size=s, mtime_ns=m, device=d, inode=i) for p, s, m, d, i in _read_list(path)
-        ]
-
-
-def write_outcomes(path: Path, outcomes: Iterable[IndexRow | Reject]) -> None:
-    """Keep what one index chunk read, until it is merged."""
-    content: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        record = asdict(outcome)
-        record["path"] = os.fsdecode(outcome.path)
-        content.append(record)
-    write_atomically(path, json.dumps(content).encode("ascii"), mode=0o600)
-
-
-def read_outcomes(path: Path) -> list[IndexRow | Reject]:
-    """Read what `write_outcomes` wrote."""
-    with _shape_checked(path):
-        records = [{**record, "path": os.fsencode(record["path"])} for record in _read_list(path)]
-        return [Reject(**record) if "reason" in record else IndexRow(**record) for record in records]
-
-
-def _read_list(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
-    if not isinstance(content, list):
-        raise DamagedRecordError(path=path, problem="it holds no list")
-    return content
-
-
-@contextlib.contextmanager
-def _shape_checked(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError, KeyError) as fault:
-        raise DamagedRecordError(path=path, problem="it is of another version or was changed") from fault
+def _make_indexed(row: tuple[Any, ...]) -> IndexedFile:
+    number, path, size, mtime_ns, device, inode, present, digest, stored, *values = row
+    own = values[: len(ROW_FIELDS)]
+    shared = SharedHeader(**dict(zip(SHARED_FIELDS, values[len(ROW_FIELDS) :], strict=True)))
+    return IndexedFile(
+        file=number,
+        stamp=FileStamp(path=path, size=size, mtime_ns=mtime_ns, device=device, inode=inode),
+        present=bool(present),
+        digest=digest,
+        stored=stored,
+        row=IndexRow(path=path, shared=shared, **dict(zip(ROW_FIELDS, own, strict=True))),
+    )

@@ -32,6 +32,7 @@ CODES: dict[str, tuple[str, str]] = {
     "assumed-spacing": (NOTE, "the slice spacing was taken from the slice thickness"),
     "assumed-mosaic": (NOTE, "the slice order of a mosaic was assumed"),
     "volumes-by-number": (NOTE, "only the instance numbers tell repeated volumes apart"),
+    "incomplete-series": (FAULT, "files of the series are missing, or have not arrived yet"),
     # What the pixels are.
     "not-dicom": (FAULT, "the file cannot be read as DICOM"),
     "no-pixels": (FAULT, "the instance holds no pixel data"),

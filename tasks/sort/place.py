@@ -1,4 +1,4 @@
-"""Put files where the plan wants them: by reflink, else hard link, else copy, never over something that is there."""
+"""Put files where the plan wants them, never over something that is there, and check that they are what was meant."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from tasks.errors import CollisionError
-from tasks.files import fsync_folder, refusals_named, same_content, temporary_sibling
+from tasks.errors import CollisionError, WorkspaceError
+from tasks.files import TEMPORARY_PREFIX, fsync_folder, refusals_named, same_content
 
 _FICLONE = 0x40049409
 """The Linux request that shares a file's blocks without sharing its inode (ioctl_ficlone(2))."""
@@ -26,183 +25,330 @@ _NO_WAY = frozenset(
 _NO_WAY_FOR_ONE = frozenset({errno.EPERM, errno.EMLINK})
 """Answers of these that may concern one file alone: an immutable one, or one with too many links already."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One file to be put at one place."""
-
-    source: Path
-    target: Path
+_BATCH = 20_000
+"""Files after which folders are made durable: the first fsync writes the journal, the others find that done."""
 
 
-class Placer:
-    """Places files, remembering for each pair of devices the cheapest way that works there.
+_ADVANCE_EVERY = 200
+_PIECE = 1 << 20
 
-    Parameters
+Way = tuple[str, Callable[[bytes, int, str], None]]
+"""A way to place a file: its name, and what does it, given the source, an open folder and the name in there."""
+
+
+class Order(NamedTuple):
+    """One file to be put at one place.
+
+    Attributes
     ----------
-    tree
-        The folder that all targets lie below; it alone is named in a fault, because the names in it quote patients.
+    source
+        Absolute.
+    target
+        Below the tree, with forward slashes.
+    file
+        The file's number in the index.
+    device, size, mtime_ns
+        What the source is known by; if it is another file by now, nothing is placed. `mtime_ns` is -1 for one of our
+        own files, which nobody else writes.
     """
 
-    def __init__(self, tree: Path) -> None:
-        self._tree = tree
-        self._cheapest: dict[tuple[int, int], int] = {}
+    source: bytes
+    target: str
+    file: int
+    device: int
+    size: int
+    mtime_ns: int
 
-    def place(self, order: Order) -> str:
-        """Place one file; return the way: "reflink", "link", "copy", or "there" if it was already in place.
 
-        Raises
-        ------
-        CollisionError
-            If something else stands at the target.
-        FileNotFoundError
-            If the source is gone, or no ordinary file any more.
-        """
-        status = os.lstat(order.source)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
-        folder_device = os.stat(order.target.parent).st_dev
-        pair = (status.st_dev, folder_device)
-        cheapest = self._cheapest.get(pair, 0)
-        for number, (name, way) in enumerate(WAYS[cheapest:], cheapest):
-            try:
-                way(order)
-            except FileExistsError:
-                if _is_there(order):
-                    return "there"
-                raise CollisionError(count=1, path=self._tree) from None
-            except OSError as refusal:
-                if refusal.errno not in _NO_WAY:
-                    raise
-                if number == cheapest and refusal.errno not in _NO_WAY_FOR_ONE:
-                    cheapest = self._cheapest[pair] = number + 1
-                continue
-            return name
-        raise AssertionError("copying is a way everywhere")
+class Placed(NamedTuple):
+    """What became of an order.
+
+    Attributes
+    ----------
+    way
+        "reflink", "hardlink", "copy", "symlink", or "there" if it was in place; empty if nothing was placed.
+    reason
+        Why nothing was: "vanished", or "still-arriving" if the source is another file by now.
+    """
+
+    order: Order
+    way: str
+    reason: str
 
 
 def place_all(
-    orders: Iterable[Order], tree: Path, *, advance: Callable[[int], None]
-) -> tuple[dict[Path, str], list[Path]]:
-    """Carry out many orders and make them durable; a place that is taken does not keep the others from theirs.
+    orders: Iterable[Order], tree: str, *, how: str, advance: Callable[[int], None]
+) -> Iterator[list[Placed]]:
+    """Carry out many orders, and tell what became of them once it is durable.
 
     Parameters
     ----------
     orders
-        What goes where.
+        What goes where, the places of one folder in a row.
     tree
-        The folder that all targets lie below.
+        The folder that all targets lie below; it alone is named in a fault, because names in it quote patients.
+    how
+        "auto" (reflink, else hard link, else copy), or one of "reflink", "hardlink", "copy", "symlink".
     advance
         Called with the number of files placed since the last call.
 
-    Returns
-    -------
-    ways, vanished
-        The way each target was placed; and the targets whose source was gone.
-
     Raises
     ------
-    CollisionError, DiskFullError, WorkspaceError
+    CollisionError
+        At the end, if places were taken by something else; that does not keep the others from theirs.
+    DiskFullError, WorkspaceError
     """
-    placer = Placer(tree)
+    placer = _Placer(os.fsencode(tree), WAYS[how])
+    done: list[Placed] = []
     taken = 0
-    ways: dict[Path, str] = {}
-    vanished: list[Path] = []
-    folders: set[Path] = set()
     with refusals_named(tree):
         for order in orders:
-            folder = order.target.parent
-            if folder not in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                folders.add(folder)
             try:
-                ways[order.target] = placer.place(order)
-            except FileNotFoundError:
-                vanished.append(order.target)
+                done.append(placer.place(order))
             except CollisionError:
                 taken += 1
-            advance(1)
-        for folder in _with_parents(folders, tree):
-            fsync_folder(folder)
+            if len(done) % _ADVANCE_EVERY == 0:
+                advance(_ADVANCE_EVERY)
+            if len(done) >= _BATCH:
+                placer.make_durable()
+                yield done
+                done = []
+        advance(len(done) % _ADVANCE_EVERY)
+        placer.make_durable()
+        yield done
     if taken:
         raise CollisionError(count=taken, path=tree)
-    return ways, vanished
 
 
-def take_away(targets: Iterable[Path], tree: Path) -> None:
+class _Placer:
+    """Places files, remembering for each device that files come from the cheapest way that works from there."""
+
+    def __init__(self, tree: bytes, ways: tuple[Way, ...]) -> None:
+        self._tree = tree
+        self._ways = ways
+        self._cheapest: dict[int, int] = {}
+        self._folder: str | None = None
+        self._handle = -1
+        self._folders: set[bytes] = set()
+
+    def place(self, order: Order) -> Placed:
+        folder, _, name = order.target.rpartition("/")
+        if folder != self._folder:
+            self._enter(folder)
+        try:
+            way = self._try_ways(order, name)
+        except FileNotFoundError:
+            return Placed(order, "", "vanished")
+        if way != "there" and not self._is_what_was_meant(order, name, way):
+            os.unlink(name, dir_fd=self._handle)
+            return Placed(order, "", "still-arriving")
+        return Placed(order, way, "")
+
+    def _enter(self, folder: str) -> None:
+        """Make a folder and hold it open: what is named relative to it is found without walking the whole path."""
+        path = self._tree + b"/" + os.fsencode(folder)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        self._leave()
+        self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = folder
+        while path not in self._folders:
+            self._folders.add(path)
+            if path != self._tree:
+                path = path[: path.rindex(b"/")]
+
+    def _leave(self) -> None:
+        if self._folder is not None:
+            os.close(self._handle)
+            self._folder = None
+
+    def make_durable(self) -> None:
+        """Make the names that were given survive a power cut."""
+        self._leave()
+        for folder in sorted(self._folders):
+            fsync_folder(folder)
+        self._folders.clear()
+
+    def _try_ways(self, order: Order, name: str) -> str:
+        cheapest = self._cheapest.get(order.device, 0)
+        for number in range(cheapest, len(self._ways)):
+            title, way = self._ways[number]
+            try:
+                way(order.source, self._handle, name)
+            except FileExistsError:
+                place = self._tree + b"/" + os.fsencode(order.target)
+                if is_there(order.source, place, by_link=self._ways[0] == _SYMLINK):
+                    return "there"
+                raise CollisionError(count=1, path=os.fsdecode(self._tree)) from None
+            except OSError as refusal:
+                if refusal.errno not in _NO_WAY:
+                    raise
+                if number == cheapest and refusal.errno not in _NO_WAY_FOR_ONE:
+                    cheapest = self._cheapest[order.device] = number + 1
+                continue
+            return title
+        raise WorkspaceError(
+            path=os.fsdecode(self._tree), problem=f"cannot take files of the dump by {self._ways[-1][0]}"
+        )
+
+    def _is_what_was_meant(self, order: Order, name: str, way: str) -> bool:
+        """Tell whether what was placed is the file that the index knows, and no other by the same name."""
+        try:
+            # A hard link shows the source; everything else is compared with the source as it is now.
+            if way == "hardlink":
+                status = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+            else:
+                status = os.lstat(order.source)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        return order.mtime_ns < 0 or (status.st_size, status.st_mtime_ns) == (order.size, order.mtime_ns)
+
+
+def take_away(targets: Iterable[str], tree: str) -> None:
     """Remove names that an earlier run placed, and folders that this leaves empty; the dump is not touched."""
-    folders: set[Path] = set()
+    folders: set[str] = set()
     with refusals_named(tree):
         for target in targets:
+            path = f"{tree}/{target}"
             with contextlib.suppress(FileNotFoundError):
-                target.unlink()
-            folders.add(target.parent)
-        for folder in sorted(_with_parents(folders, tree), key=lambda path: -len(path.parts)):
-            if folder != tree:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+                os.unlink(path)
+            folder = os.path.dirname(path)
+            while folder != tree and folder not in folders:
+                folders.add(folder)
+                folder = os.path.dirname(folder)
+        for folder in sorted(folders, key=lambda path: -path.count("/")):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
-def _is_there(order: Order) -> bool:
-    """Tell whether the target is the source already, or an ordinary file with the same bytes."""
-    if not stat.S_ISREG(os.lstat(order.target).st_mode):
+def names_in(folder: str) -> frozenset[str]:
+    """Return the names of the files and links in a folder of the tree, none if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return frozenset()
+
+
+def still_holds(path: bytes, *, device: int, inode: int, size: int, mtime_ns: int) -> bool:
+    """Tell whether a place holds the content that was put there, although its file is gone from the dump.
+
+    A link shows what is written into the file later; then what was there before is no more.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
         return False
-    return os.path.samefile(order.source, order.target) or same_content(order.source, order.target)
+    linked = (status.st_dev, status.st_ino) == (device, inode) or os.path.islink(path)
+    return not linked or (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
 
 
-def _with_parents(folders: set[Path], tree: Path) -> set[Path]:
-    around = set(folders)
-    for folder in folders:
-        for parent in folder.parents:
-            if parent == tree.parent:
-                break
-            around.add(parent)
-    return around
+def is_there(source: bytes, target: bytes, *, by_link: bool) -> bool:
+    """Tell whether the target is the source already, or an ordinary file with the same bytes.
+
+    Parameters
+    ----------
+    source, target
+        Absolute paths.
+    by_link
+        Whether files are placed by symbolic links; else a link there is somebody else's.
+    """
+    status = os.lstat(target)
+    if stat.S_ISLNK(status.st_mode):
+        return by_link and os.readlink(target) == source
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    return os.path.samefile(source, target) or same_content(source, target)
 
 
-def _reflink(order: Order) -> None:
-    with _fresh(order.target) as beside:
-        source = os.open(order.source, os.O_RDONLY)
-        try:
-            target = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                fcntl.ioctl(target, _FICLONE, source)
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
+def _reflink(source: bytes, folder: int, name: str) -> None:
+    with _fresh(folder, name) as copy, _ordinary(source) as original:
+        fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
 
 
-def _link(order: Order) -> None:
-    os.link(order.source, order.target, follow_symlinks=False)
+def _hardlink(source: bytes, folder: int, name: str) -> None:
+    os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
 
 
-def _copy(order: Order) -> None:
-    with _fresh(order.target) as beside:
-        shutil.copyfile(order.source, beside)
-        shutil.copystat(order.source, beside)
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        if not same_content(order.source, beside):
-            raise OSError(errno.EIO, "the copy differs from its source")
+def _copy(source: bytes, folder: int, name: str) -> None:
+    with _fresh(folder, name) as copy, _ordinary(source) as original:
+        shutil.copyfileobj(original, copy, _PIECE)
+        copy.flush()
+        status = os.fstat(original.fileno())
+        os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(copy.fileno())
+        original.seek(0)
+        copy.seek(0)
+        same = True
+        while same and (piece := original.read(_PIECE)):
+            same = copy.read(len(piece)) == piece
+    if not same:
+        raise OSError(errno.EIO, "the copy differs from its source")
+
+
+def _symlink(source: bytes, folder: int, name: str) -> None:
+    os.lstat(source)
+    os.symlink(source, name, dir_fd=folder)
 
 
 @contextlib.contextmanager
-def _fresh(target: Path) -> Iterator[Path]:
-    """Offer a hidden name to write to, then give it the real one unless that is taken."""
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, "taken")
-    beside = temporary_sibling(target)
-    with contextlib.suppress(FileNotFoundError):
-        beside.unlink()
+def _ordinary(path: bytes) -> Iterator[BinaryIO]:
+    """Open a file for reading that is a file: not a link, and nothing that blocks."""
     try:
-        yield beside
-        os.rename(beside, target)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as fault:
+        if fault.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more") from fault
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
+        yield stream
+
+
+@contextlib.contextmanager
+def _fresh(folder: int, name: str) -> Iterator[BinaryIO]:
+    """Offer a file under a hidden name, then give it the real one unless that is taken."""
+    if _is_taken(folder, name):
+        raise FileExistsError(errno.EEXIST, "taken")
+    beside = f"{TEMPORARY_PREFIX}{os.getpid()}-{os.fsencode(name)[:120].decode('utf-8', 'ignore')}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside, dir_fd=folder)
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+        with os.fdopen(descriptor, "w+b") as stream:
+            yield stream
+        # Nobody but us writes into the tree; a name that is taken all the same must not be lost.
+        if _is_taken(folder, name):
+            raise FileExistsError(errno.EEXIST, "taken")
+        os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+            os.unlink(beside, dir_fd=folder)
         raise
 
 
-WAYS: tuple[tuple[str, Callable[[Order], None]], ...] = (("reflink", _reflink), ("link", _link), ("copy", _copy))
-"""The ways to place a file, cheapest safe one first; a reflink shares no inode, so it goes before a hard link."""
+def _is_taken(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+_REFLINK = ("reflink", _reflink)
+_HARDLINK = ("hardlink", _hardlink)
+_COPY = ("copy", _copy)
+_SYMLINK = ("symlink", _symlink)
+
+WAYS: dict[str, tuple[Way, ...]] = {
+    # Cheapest safe one first; a reflink shares no inode, so it goes before a hard link.
+    "auto": (_REFLINK, _HARDLINK, _COPY),
+    "reflink": (_REFLINK,),
+    "hardlink": (_HARDLINK,),
+    "copy": (_COPY,),
+    "symlink": (_SYMLINK,),
+}
+"""The ways to place a file, by what the study file asks for."""

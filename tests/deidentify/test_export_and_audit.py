@@ -78,7 +78,7 @@ class Place:
             (tree / name).write_bytes(content)
             row = read_header(os.fsencode(tree), name.encode())
             assert isinstance(row, IndexRow), row
-            files.append(SortedFile(source=name, identity=str(number), row=row))
+            files.append(SortedFile(source=name, identity=str(number), row=row, owner=row.shared))
         patients = patients_of(files)
         subjects = {
             patient: dataclasses.replace(SUBJECT, pseudonym=f"SUB-{number:04d}")

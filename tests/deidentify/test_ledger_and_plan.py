@@ -31,7 +31,7 @@ from tasks.deidentify.plan import (
     write_orders,
 )
 from tasks.errors import DamagedRecordError, WorkspaceError
-from tasks.index.row import IndexRow
+from tasks.index.row import SHARED_FIELDS, IndexRow
 from tests import strategies
 
 IDENTITY = Identity(bytes(range(32)))
@@ -41,15 +41,13 @@ TARGET = re.compile(
 )
 
 
-def a_row(**fields: str) -> IndexRow:
-    """Make a row of which only the given fields say anything."""
-    empty = {field.name: "" for field in dataclasses.fields(IndexRow) if field.name != "path"}
-    return IndexRow(path=b"p", **{**empty, **fields})
+a_row = strategies.make_row
 
 
 def sorted_files(rows: list[IndexRow]) -> list[SortedFile]:
     return [
-        SortedFile(source=f"place/{number:05d}.dcm", identity=str(number), row=row) for number, row in enumerate(rows)
+        SortedFile(source=f"place/{number:05d}.dcm", identity=str(number), row=row, owner=row.shared)
+        for number, row in enumerate(rows)
     ]
 
 
@@ -95,7 +93,9 @@ FREE += ("modality", "image_type", "study_time", "acquisition_time", "transfer_s
 
 @given(strategies.index_rows(), strategies.index_rows())
 def test_names_do_not_depend_on_what_is_not_in_them(row: IndexRow, other: IndexRow) -> None:
-    changed = dataclasses.replace(row, **{name: getattr(other, name) for name in FREE})
+    shared = {name: getattr(other.shared, name) for name in FREE if name in SHARED_FIELDS}
+    own = {name: getattr(other, name) for name in FREE if name not in SHARED_FIELDS}
+    changed = dataclasses.replace(row, shared=dataclasses.replace(row.shared, **shared), **own)
     (order,), _ = plan(sorted_files([row]))
     (same,), _ = plan(sorted_files([changed]))
     assert order.target == same.target

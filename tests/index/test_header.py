@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
+import random
+import subprocess
+import sys
+import tarfile
+import tracemalloc
 import unicodedata
 import warnings
+import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    UID_dictionary,
+)
 
-from tasks.dicom import normalise
-from tasks.index.header import ASCII_ATTRIBUTES, LAST_TAG, TEXT_ATTRIBUTES, read_header
-from tasks.index.row import REJECT_REASONS, IndexRow, Reject
+from tasks.dicom import lockstep, normalise
+from tasks.index import header
+from tasks.index.header import (
+    ASCII_ATTRIBUTES,
+    MULTI_FRAME_CLASSES,
+    NUMBER_OF_FRAMES,
+    TEXT_ATTRIBUTES,
+    read_header,
+    read_headers,
+)
+from tasks.index.row import REJECT_REASONS, ROW_FIELDS, SHARED_FIELDS, Container, IndexRow, Reject
+from tests import strategies
 from tests.builders.disks import make_socket, unprivileged
 from tests.builders.world import make_instance, world_uid, write_instance
+from tests.conftest import REPOSITORY
+from tests.dicom import mutator
 from tests.dicom.encoder import Leaf, Nested, Node, encode, write_meta
 from tests.dicom.oracle import PYDICOM_FILES, data_files, sampled
 
@@ -74,9 +104,10 @@ REJECTED_OF_PYDICOM = {
     "test_files/priv_SQ.dcm": "header-damaged",
     "test_files/rtplan.dump": "not-dicom",
     "test_files/rtstruct.dump": "not-dicom",
-    "test_files/zipMR.gz": "not-dicom",
+    "test_files/zipMR.gz": "gzip",
 }
-"""Files of pydicom's package that are not taken: those with a damaged header have none of the five UIDs and codes."""
+"""Files of pydicom's package that are not taken: those with a damaged header have none of the five UIDs and codes, and
+what is compressed is opened elsewhere."""
 
 REJECTED_OF_ARCHIVES = {
     "dcm_qa_nih/LICENSE": "not-dicom",
@@ -85,7 +116,7 @@ REJECTED_OF_ARCHIVES = {
     "dcm_qa_uih/In/DTI_132225/Grad_PA.csv": "not-dicom",
     "dcm_qa_uih/In/DTI_132225/Grad_PA_rot.csv": "not-dicom",
     "deid-data/LICENSE": "not-dicom",
-    "deid-data/deid_data/data/ultrasounds/GREYSCALE_CINE.zip": "not-dicom",
+    "deid-data/deid_data/data/ultrasounds/GREYSCALE_CINE.zip": "zip",
     "pydicom-data/LICENSE": "not-dicom",
     "pydicom-data/data_store/data/JLSL_RGB_ILV0.dcm": "not-dicom",
     "pydicom-data/data_store/data/JLSL_RGB_ILV1.dcm": "not-dicom",
@@ -97,7 +128,7 @@ REJECTED_OF_ARCHIVES = {
 MOST_SLOW = 0.02
 
 
-def _read(path: Path) -> IndexRow | Reject:
+def _read(path: Path) -> IndexRow | Reject | Container:
     return read_header(os.fsencode(path.parent), os.fsencode(path.name))
 
 
@@ -116,28 +147,49 @@ def _said_by_pydicom(dataset: Dataset, tag: int) -> str:
     return unicodedata.normalize("NFC", text).strip(" \0")
 
 
+def _field(row: IndexRow, name: str) -> str:
+    value = getattr(row.shared if name in SHARED_FIELDS else row, name)
+    assert isinstance(value, str)
+    return value
+
+
+def _frames_by_pydicom(dataset: Dataset) -> str:
+    sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    return _said_by_pydicom(dataset, NUMBER_OF_FRAMES) if sop_class in MULTI_FRAME_CLASSES else ""
+
+
 def _check_values(root: Path, files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
     """Compare every indexed attribute of every file; return what went the slow path, and what was rejected."""
     slow: dict[str, str] = {}
     rejected: dict[str, str] = {}
-    for path in files:
-        name = path.relative_to(root).as_posix()
-        row = read_header(os.fsencode(root), os.fsencode(name))
-        if isinstance(row, Reject):
-            rejected[name] = row.reason
+    names = [path.relative_to(root).as_posix() for path in files]
+    folder, paths = os.fsencode(root), [os.fsencode(name) for name in names]
+    outcomes = read_headers(folder, paths)
+    assert outcomes == [read_header(folder, path) for path in paths]
+    for path, name, row in zip(files, names, outcomes, strict=True):
+        if not isinstance(row, IndexRow):
+            rejected[name] = row.reason if isinstance(row, Reject) else row.kind
             continue
-        if row.slow_path:
-            slow[name] = row.slow_path
+        if row.shared.slow_path:
+            slow[name] = row.shared.slow_path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
             said = {field: _said_by_pydicom(dataset, tag) for tag, field in ATTRIBUTES.items()}
-        read = {field: getattr(row, field) for field in ATTRIBUTES.values()}
+            assert row.number_of_frames == _frames_by_pydicom(dataset), name
+        read = {field: _field(row, field) for field in ATTRIBUTES.values()}
         # Delimiters of empty groups at a name's end say nothing (PS3.5 section 6.2.1.2); pydicom leaves them out.
         read["patient_name"] = read["patient_name"].rstrip("=")
         assert read == said, name
-        assert row.transfer_syntax_uid == str(dataset.file_meta.get("TransferSyntaxUID", "")), name
+        assert row.shared.transfer_syntax_uid == str(dataset.file_meta.get("TransferSyntaxUID", "")), name
     return slow, rejected
+
+
+def test_every_field_of_the_index_has_its_attribute() -> None:
+    assert {*ATTRIBUTES.values(), "transfer_syntax_uid", "slow_path", "number_of_frames"} == {
+        *SHARED_FIELDS,
+        *ROW_FIELDS,
+    }
 
 
 def test_values_of_pydicoms_own_files() -> None:
@@ -168,7 +220,7 @@ def test_values_of_every_scanner_file(scanner_data: Path) -> None:
 
 
 def _plain_row(row: IndexRow) -> IndexRow:
-    return replace(row, path=b"", transfer_syntax_uid="", slow_path="")
+    return replace(row, path=b"", shared=replace(row.shared, transfer_syntax_uid="", slow_path=""))
 
 
 NAMED = make_instance(PatientName="Müller^Jürgen=山田^太郎", InstitutionName="Żółw", SeriesDescription="naïve – ½")
@@ -190,13 +242,20 @@ NAMED = make_instance(PatientName="Müller^Jürgen=山田^太郎", InstitutionNa
 def test_every_written_form_says_the_same(form: dict[str, object], slow_path: str, tmp_path: Path) -> None:
     plain = _row(write_instance(tmp_path / "plain", NAMED))
     other = _row(write_instance(tmp_path / "other", NAMED, **form))
-    assert (plain.slow_path, other.slow_path) == ("", slow_path)
+    assert (plain.shared.slow_path, other.shared.slow_path) == ("", slow_path)
     assert _plain_row(other) == _plain_row(plain)
-    assert plain.patient_name == "Müller^Jürgen=山田^太郎"
+    assert plain.shared.patient_name == "Müller^Jürgen=山田^太郎"
 
 
-def _write(path: Path, nodes: list[Node], *, declared: str = "1.2.840.10008.1.2.1", explicit: bool = True) -> Path:
-    path.write_bytes(write_meta(declared) + encode(nodes, explicit=explicit)[0])
+def _write(
+    path: Path,
+    nodes: list[Node],
+    *,
+    declared: str = "1.2.840.10008.1.2.1",
+    explicit: bool = True,
+    more: Sequence[Leaf] = (),
+) -> Path:
+    path.write_bytes(write_meta(declared, more=more) + encode(nodes, explicit=explicit)[0])
     return path
 
 
@@ -207,7 +266,7 @@ UIDS = [
     Leaf(tag=0x0020000D, vr="UI", value=b"2.25.2"),
     Leaf(tag=0x0020000E, vr="UI", value=b"2.25.3"),
 ]
-NUMBER = Leaf(tag=LAST_TAG, vr="IS", value=b"12")
+NUMBER = Leaf(tag=0x00200013, vr="IS", value=b"12")
 
 
 @pytest.mark.parametrize(
@@ -220,9 +279,13 @@ NUMBER = Leaf(tag=LAST_TAG, vr="IS", value=b"12")
 )
 def test_disorder_is_left_to_the_slow_path(nodes: list[Node], slow_path: str, tmp_path: Path) -> None:
     row = _row(_write(tmp_path / "file", nodes))
-    assert row.slow_path == slow_path
-    assert (row.sop_instance_uid, row.study_instance_uid, row.series_instance_uid) == ("2.25.1", "2.25.2", "2.25.3")
-    assert (row.patient_id, row.instance_number) == ("SYN1", "12")
+    assert row.shared.slow_path == slow_path
+    assert (row.sop_instance_uid, row.shared.study_instance_uid, row.shared.series_instance_uid) == (
+        "2.25.1",
+        "2.25.2",
+        "2.25.3",
+    )
+    assert (row.shared.patient_id, row.instance_number) == ("SYN1", "12")
 
 
 @pytest.mark.parametrize("explicit", [True, False])
@@ -230,8 +293,8 @@ def test_wrongly_declared_syntax_is_seen_through(explicit: bool, tmp_path: Path)
     declared = "1.2.840.10008.1.2" if explicit else "1.2.840.10008.1.2.1"
     nodes = sorted([ID, *UIDS, NUMBER], key=lambda node: node.tag)
     row = _row(_write(tmp_path / "file", nodes, declared=declared, explicit=explicit))
-    assert row.slow_path
-    assert (row.patient_id, row.sop_instance_uid, row.instance_number) == ("SYN1", "2.25.1", "12")
+    assert row.shared.slow_path
+    assert (row.shared.patient_id, row.sop_instance_uid, row.instance_number) == ("SYN1", "2.25.1", "12")
 
 
 def test_long_sequences_before_the_last_tag_are_stepped_over(tmp_path: Path) -> None:
@@ -244,7 +307,7 @@ def test_long_sequences_before_the_last_tag_are_stepped_over(tmp_path: Path) -> 
         path = _write(tmp_path / "file", nodes)
         assert path.stat().st_size > 300_000
         row = _row(path)
-        assert (row.slow_path, row.patient_id, row.instance_number) == ("", "SYN1", "12")
+        assert (row.shared.slow_path, row.shared.patient_id, row.instance_number) == ("", "SYN1", "12")
 
 
 def test_long_meta_information_is_read_whole(tmp_path: Path) -> None:
@@ -253,14 +316,14 @@ def test_long_meta_information_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(write_meta("1.2.840.10008.1.2.1", more=more) + encode(nodes, explicit=True)[0])
     row = _row(path)
-    assert (row.slow_path, row.instance_number) == ("", "12")
+    assert (row.shared.slow_path, row.instance_number) == ("", "12")
 
 
 def test_absent_sop_uid_comes_from_the_meta_information(tmp_path: Path) -> None:
     dataset = make_instance(SOPInstanceUID=None)
     path = write_instance(tmp_path / "file", dataset)
     row = _row(path)
-    assert (row.slow_path, row.sop_instance_uid) == ("uid-missing", world_uid(0))
+    assert (row.shared.slow_path, row.sop_instance_uid) == ("uid-missing", world_uid(0))
 
 
 # --- every reason why a file is not taken, from a real situation
@@ -314,8 +377,8 @@ def test_file_cut_behind_its_uids_keeps_what_it_says(tmp_path: Path) -> None:
     size = whole.read_bytes().index(b"SYNWORLD")
     (tmp_path / "cut").write_bytes(whole.read_bytes()[:size])
     row = _row(tmp_path / "cut")
-    assert (row.slow_path, row.sop_instance_uid) == ("truncated", _row(whole).sop_instance_uid)
-    assert row.patient_id == ""
+    assert (row.shared.slow_path, row.sop_instance_uid) == ("truncated", _row(whole).sop_instance_uid)
+    assert row.shared.patient_id == ""
 
 
 def test_vanished(tmp_path: Path) -> None:
@@ -364,4 +427,255 @@ def test_any_name_is_read(name: bytes, tmp_path: Path) -> None:
     plain.rename(tmp_path / os.fsdecode(name))
     row = read_header(os.fsencode(tmp_path), name)
     assert isinstance(row, IndexRow)
-    assert (row.path, row.patient_id) == (name, "SYNWORLD0001")
+    assert (row.path, row.shared.patient_id) == (name, "SYNWORLD0001")
+
+
+# --- files that hold others
+
+
+def _tar(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("IM0001")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _zip(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"content")
+    return out.getvalue()
+
+
+INSIDE = (PYDICOM_FILES / "test_files" / "MR_small.dcm").read_bytes()
+CONTAINERS = {
+    "gzip": ("gzip", gzip.compress(INSIDE)),
+    "bzip2": ("bzip2", bz2.compress(INSIDE)),
+    "empty bzip2": ("bzip2", bz2.compress(b"")),
+    "xz": ("xz", lzma.compress(INSIDE)),
+    "tar": ("tar", _tar(INSIDE)),
+    "zip": ("zip", _zip("IM0001", "[Content_Types].xml")),
+    "empty zip": ("zip", _zip()),
+}
+STRANGERS = {
+    "spreadsheet": ("not-dicom", _zip("[Content_Types].xml", "xl/workbook.xml")),
+    "package that begins with its relations": ("not-dicom", _zip("_rels/.rels", "[Content_Types].xml")),
+    "open document": ("not-dicom", _zip("mimetype", "content.xml")),
+    "Java archive": ("not-dicom", _zip("META-INF/MANIFEST.MF", "Main.class")),
+    "text that begins like bzip2": ("not-dicom", b"BZhao's notes on the scanner, page one of many\n" * 9),
+    "AppleDouble": ("apple-double", b"\0\5\x16\7\0\2\0\0Mac OS X        " + b"\0" * 4000),
+    "AppleSingle": ("apple-double", b"\0\5\x16\0\0\2\0\0" + b"\0" * 200),
+}
+
+
+@pytest.mark.parametrize(("kind", "content"), CONTAINERS.values(), ids=CONTAINERS)
+def test_container_is_told_by_its_first_bytes(kind: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert _read(tmp_path / "file") == Container(path=b"file", kind=kind)
+
+
+@pytest.mark.parametrize(("reason", "content"), STRANGERS.values(), ids=STRANGERS)
+def test_stranger_is_no_container(reason: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert _read(tmp_path / "file") == Reject(path=b"file", reason=reason)
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_image_that_begins_like_a_container_is_an_image(kind: str, tmp_path: Path) -> None:
+    """The preamble is the application's own (PS3.10 section 7.1): a file may be two things at once."""
+    (tmp_path / "file").write_bytes(CONTAINERS[kind][1][:128].ljust(128, b"\0") + INSIDE[128:])
+    assert _row(tmp_path / "file").shared.slow_path == ""
+
+
+# --- frames
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("between", [0, 40_000])
+def test_frames_are_counted_in_multi_frame_classes_only(between: int, explicit: bool, tmp_path: Path) -> None:
+    item = (Leaf(tag=0x00209164, vr="UI", value=b"2.25.9"),)
+    more = [
+        Nested(tag=0x00209222, items=(item,) * 3, undefined=True),
+        Leaf(tag=0x00211201, vr="UN", value=b"\1" * between),
+        Leaf(tag=NUMBER_OF_FRAMES, vr="IS", value=b"120 "),
+        Leaf(tag=0x00280010, vr="US", value=b"\1\0"),
+    ]
+    for sop_class, frames in ((b"1.2.840.10008.5.1.4.1.1.4.1\0", "120"), (b"1.2.840.10008.5.1.4.1.1.4\0", "")):
+        nodes = [replace(UIDS[0], value=sop_class), UIDS[1], ID, *UIDS[2:], NUMBER, *more]
+        declared = "1.2.840.10008.1.2.1" if explicit else "1.2.840.10008.1.2"
+        row = _row(_write(tmp_path / "file", nodes, declared=declared, explicit=explicit))
+        assert (row.shared.slow_path, row.instance_number, row.number_of_frames) == ("", "12", frames)
+
+
+def test_multi_frame_classes_are_storage_classes() -> None:
+    """As far as pydicom's table of UIDs goes; label maps and height maps are newer."""
+    newer = {f"1.2.840.10008.5.1.4.1.1.66.{number}" for number in (7, 8)}
+    names = {uid: UID_dictionary[uid][0] for uid in MULTI_FRAME_CLASSES - newer}
+    assert all("Storage" in name for name in names.values())
+    said = {uid for uid, entry in UID_dictionary.items() if "Multi-frame" in entry[0] or "Enhanced" in entry[0]}
+    images = {uid for uid in said if UID_dictionary[uid][0].endswith("Image Storage")}
+    assert len(images) > 10
+    assert images <= MULTI_FRAME_CLASSES
+
+
+# --- many at once
+
+
+def _read_both_ways(folder: Path, *, batch: int = 2048) -> list[IndexRow | Reject | Container]:
+    """Read a folder's files together and one by one; return what both say."""
+    paths = sorted(os.listdir(os.fsencode(folder)))
+    kept = header._BATCH
+    header._BATCH = batch
+    try:
+        together = read_headers(os.fsencode(folder), paths)
+    finally:
+        header._BATCH = kept
+    assert together == [read_header(os.fsencode(folder), path) for path in paths]
+    return together
+
+
+@pytest.fixture
+def single_cursors_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let also few files be read together."""
+    monkeypatch.setattr(lockstep, "FEWEST", 1)
+
+
+def _fill_with_everything(folder: Path) -> None:
+    """Write a file of each kind that this module knows, many plain ones among them."""
+    for number in range(30):
+        dataset = make_instance(InstanceNumber=number, SOPInstanceUID=world_uid(number), PatientID=f"SYN{number % 3}")
+        write_instance(folder / f"plain{number}", dataset)
+    contents = {name: content for name, (_, content) in (CONTAINERS | STRANGERS).items()}
+    for name, content in (contents | REJECTED).items():
+        (folder / name).write_bytes(content)
+    write_instance(folder / "big-endian", NAMED, transfer_syntax=ExplicitVRBigEndian)
+    write_instance(folder / "deflated", NAMED, transfer_syntax=DeflatedExplicitVRLittleEndian)
+    write_instance(folder / "implicit", NAMED, transfer_syntax=ImplicitVRLittleEndian)
+    write_instance(folder / "no-preamble", NAMED, preamble=False)
+    _write(folder / "disorder", [UIDS[1], UIDS[0], ID, *UIDS[2:], NUMBER])
+    _fill_with_frames(folder)
+    directory = Leaf(tag=0x00020002, vr="UI", value=b"1.2.840.10008.1.3.10")
+    _write(folder / "directory", [*UIDS, NUMBER, TRAILER], more=[directory])
+    instance = Leaf(tag=0x00020003, vr="UI", value=b"2.25.8")
+    _write(folder / "uid-empty", [UIDS[0], replace(UIDS[1], value=b""), *UIDS[2:], NUMBER, TRAILER], more=[instance])
+    _write(folder / "long", [*UIDS[:2], replace(ID, value=b"7" * 300), *UIDS[2:], NUMBER, TRAILER])
+    _write(folder / "bytes", [*UIDS[:2], replace(ID, value=b"\xff\0 \xfe"), *UIDS[2:], NUMBER, TRAILER])
+    (folder / "folder").mkdir()
+    (folder / "link").symlink_to("plain0")
+    (folder / "dangling").symlink_to("nothing")
+    make_socket(folder / "socket")
+    os.mkfifo(folder / "pipe")
+
+
+TRAILER = Leaf(tag=0x00280030, vr="DS", value=b"1.0 ")
+FRAMES = Leaf(tag=NUMBER_OF_FRAMES, vr="IS", value=b"120 ")
+
+
+def _fill_with_frames(folder: Path) -> None:
+    """Write multi-frame files: in both syntaxes, without the number, and with the first read ending just before it."""
+    nodes: list[Node] = [replace(UIDS[0], value=b"1.2.840.10008.5.1.4.1.1.4.1\0"), *UIDS[1:], NUMBER]
+    _write(folder / "frames", [*nodes, FRAMES, TRAILER])
+    _write(folder / "frames-implicit", [*nodes, FRAMES, TRAILER], declared="1.2.840.10008.1.2", explicit=False)
+    _write(folder / "frames-absent", nodes)
+    filler = Leaf(tag=0x00211201, vr="UN", value=b"")
+    size = _write(folder / "frames-on-border", [*nodes, filler]).stat().st_size
+    filler = replace(filler, value=b"\1" * (header._FIRST_READ - size))
+    _write(folder / "frames-on-border", [*nodes, filler, FRAMES, TRAILER])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 2048])
+@pytest.mark.usefixtures("single_cursors_walk")
+def test_read_together_or_alone_is_the_same(batch: int, tmp_path: Path) -> None:
+    _fill_with_everything(tmp_path)
+    outcomes = _read_both_ways(tmp_path, batch=batch)
+    assert {outcome.reason for outcome in outcomes if isinstance(outcome, Reject)} >= {
+        *("not-dicom", "apple-double", "empty", "special-file", "unreadable", "dicomdir", "header-damaged"),
+    }
+    assert {outcome.kind for outcome in outcomes if isinstance(outcome, Container)} == {
+        kind for kind, _ in CONTAINERS.values()
+    }
+    rows = {outcome.path: outcome for outcome in outcomes if isinstance(outcome, IndexRow)}
+    assert len(rows) == 42
+    assert rows[b"uid-empty"].sop_instance_uid == "2.25.8"
+    frames = {path: row.number_of_frames for path, row in rows.items() if path.startswith(b"frames")}
+    assert frames == {b"frames": "120", b"frames-absent": "", b"frames-implicit": "120", b"frames-on-border": "120"}
+
+
+@pytest.mark.usefixtures("single_cursors_walk")
+def test_order_does_not_matter(tmp_path: Path) -> None:
+    _fill_with_everything(tmp_path)
+    folder, paths = os.fsencode(tmp_path), [*os.listdir(os.fsencode(tmp_path)), b"gone"]
+    said = dict(zip(paths, read_headers(folder, paths), strict=True))
+    assert said[b"gone"] == Reject(path=b"gone", reason="vanished")
+    for seed in range(3):
+        mixed = random.Random(seed).choices(paths, k=len(paths))
+        assert read_headers(folder, mixed) == [said[path] for path in mixed]
+    assert read_headers(folder, []) == []
+
+
+@pytest.mark.parametrize("batch", [7, 2048])
+@pytest.mark.usefixtures("single_cursors_walk")
+def test_one_header_serves_the_files_that_share_it(batch: int, tmp_path: Path) -> None:
+    _fill_with_everything(tmp_path)
+    rows = [row for row in _read_both_ways(tmp_path, batch=batch) if row.path.startswith(b"plain")]
+    assert len({row.shared for row in rows if isinstance(row, IndexRow)}) == 3
+    assert len({id(row.shared) for row in rows if isinstance(row, IndexRow)}) == 3
+
+
+@pytest.mark.usefixtures("single_cursors_walk")
+def test_plain_files_never_need_the_single_reader(tmp_path: Path) -> None:
+    """Else the index would be as slow as before; files that are read alone have headers of their own."""
+    for number in range(9):
+        syntax = ImplicitVRLittleEndian if number % 2 else ExplicitVRLittleEndian
+        write_instance(tmp_path / str(number), make_instance(InstanceNumber=number), transfer_syntax=syntax)
+    rows = [row for row in _read_both_ways(tmp_path) if isinstance(row, IndexRow)]
+    assert [row.instance_number for row in rows] == [str(number) for number in range(9)]
+    assert len({id(row.shared) for row in rows}) == 2
+
+
+@pytest.mark.usefixtures("single_cursors_walk")
+def test_long_values_take_no_room_for_all_files(tmp_path: Path) -> None:
+    """A value takes the room of the longest of its tag for each file: one crafted file must not fill the memory."""
+    for number, tag in enumerate(sorted(TEXT_ATTRIBUTES)):
+        nodes = sorted([*UIDS, NUMBER, Leaf(tag=tag, vr="LO", value=b"7" * 7000), TRAILER], key=lambda node: node.tag)
+        for copy in range(4):
+            _write(tmp_path / f"{number}-{copy}", nodes)
+    paths = os.listdir(os.fsencode(tmp_path))
+    read_headers(os.fsencode(tmp_path), paths)
+    tracemalloc.start()
+    try:
+        read_headers(os.fsencode(tmp_path), paths)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(paths) == 60
+    assert peak < 5_000_000
+
+
+@strategies.FEWER
+@given(st.lists(st.integers(0, 20_000), min_size=30, max_size=60))
+def test_damaged_files_together(tmp_path_factory: pytest.TempPathFactory, numbers: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    files = mutator.seeds()
+    for place, number in enumerate(numbers):
+        (folder / str(place)).write_bytes(mutator.mutate(files, number)[1])
+    _read_both_ways(folder)
+
+
+def test_pydicom_is_not_loaded_for_plain_files(tmp_path: Path) -> None:
+    """Neither pydicom, which takes a fifth of a second, nor numpy before there is a header to read."""
+    for number in range(40):
+        write_instance(tmp_path / str(number), make_instance(InstanceNumber=number))
+    code = f"""
+import os, sys
+from tasks.index.header import read_headers
+assert not {{"numpy", "pydicom"}} & set(sys.modules)
+rows = read_headers({os.fsencode(tmp_path)!r}, os.listdir({os.fsencode(tmp_path)!r}))
+assert len({{row.instance_number for row in rows}}) == 40
+assert "numpy" in sys.modules and "pydicom" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,17 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def with_members(dump: Path, workspace: Path) -> dict[str, str]:
+    """Digest every file of a dump, and in the place of each zip that was opened the files in it."""
+    found = digests(dump)
+    for row in rows_of(workspace, "opened"):
+        del found[row["file"]]
+        with zipfile.ZipFile(dump / row["file"]) as archive:
+            for name in archive.namelist():
+                found[f"{row['file']}!/{name}"] = hashlib.sha256(archive.read(name)).hexdigest()
+    return found
 
 
 def contents(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ from tests.pipelines.command import (
     unfinished,
     use_secret,
     viewer,
+    with_members,
     write_study,
 )
 
@@ -85,7 +86,8 @@ def test_it_ends_well_and_leaves_the_dump_alone(real: RealRun) -> None:
 
 def test_the_sums_close(real: RealRun) -> None:
     sorted_tree = digests(real.workspace / "identified" / "sorted")
-    came_in = real.content
+    assert rows_of(real.workspace, "opened"), "there is a zip among the real files"
+    came_in = with_members(real.dump, real.workspace)
     rejected = {came_in[row["file"]] for row in rows_of(real.workspace, "rejects")}
     assert len(set(sorted_tree.values())) == len(sorted_tree)
     assert set(came_in.values()) == set(sorted_tree.values()) | rejected
@@ -144,7 +146,10 @@ def index_of(workspace: Path) -> dict[str, set[str]]:
     connection = sqlite3.connect(workspace / "identified" / "index.db")
     connection.row_factory = sqlite3.Row
     try:
-        rows = connection.execute("SELECT target, instance.* FROM placement JOIN instance USING (file)").fetchall()
+        rows = connection.execute(
+            "SELECT target, file.*, header.* FROM placement JOIN file ON file.id = placement.file "
+            "JOIN header ON header.id = file.header"
+        ).fetchall()
     finally:
         connection.close()
     return {row["target"]: identifying_values(row) for row in rows}

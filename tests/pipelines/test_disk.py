@@ -28,7 +28,8 @@ from tests.pipelines.command import (
 
 PLENTY_KILOBYTES = 64 * 1024
 
-STAGES = ("Indexing", "Sorting", "De-identifying", "Preparing", "Indexed", "Sorted", "De-identified", "Prepared")
+DOING = ("Indexing", "Planning", "Sorting", "De-identifying", "Preparing")
+STAGES = (*DOING, "Indexed", "Planned", "Sorted", "De-identified", "Prepared")
 USUAL = ("  ", *(f"{stage}: " for stage in STAGES))
 """How the lines begin that every run says."""
 

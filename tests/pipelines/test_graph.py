@@ -120,7 +120,7 @@ def assert_accounted_for(dump: Path, workspace: Path) -> None:
 
 def assert_counted(workspace: Path, *, seen: int, placed: int, exported: int) -> None:
     """Check that receipts, lists, `scanward status` and the manifest tell the same numbers."""
-    index, sort = counts_of(workspace, "index"), counts_of(workspace, "sort")
+    index, plan, sort = (counts_of(workspace, stage) for stage in ("index", "plan", "sort"))
     deidentify, review = counts_of(workspace, "deidentify"), counts_of(workspace, "prepare-review")
     assert index["files_seen"] == sort["files_seen"] == seen
     assert (sort["placed"], deidentify["exported"]) == (placed, exported)
@@ -131,11 +131,12 @@ def assert_counted(workspace: Path, *, seen: int, placed: int, exported: int) ->
     ):
         assert len(rows_of(workspace, name)) == count, name
     assert len(rows_of(workspace, "quarantine")) == deidentify["quarantined"]
-    assert sort["files_seen"] + sort["gone_from_the_dump"] == sort["placed"] + sort["duplicates"] + sort["rejected"]
+    came_in = sort["files_seen"] + sort["in_archives"] + sort["gone_from_the_dump"]
+    assert came_in == sort["placed"] + sort["duplicates"] + sort["rejected"] + sort["archives_opened"]
     assert deidentify["sorted_files"] == placed == exported + deidentify["quarantined"]
 
     status = json.loads(scanward("status", "--workspace", workspace, "--json", cwd=workspace).out)
-    assert [stage["counts"] for stage in status["stages"].values()] == [index, sort, deidentify, review]
+    assert [stage["counts"] for stage in status["stages"].values()] == [index, plan, sort, deidentify, review]
     reasons = status["stages"]["Sort"]["reasons"]
     assert sum(reasons.values()) == sort["rejected"]
     assert sum(status["stages"]["De-identify"]["reasons"].values()) == deidentify["quarantined"]
@@ -177,13 +178,14 @@ def test_the_end_says_what_was_done_and_where_the_lists_are(whole: Run) -> None:
     said = whole.ended.err
     for stage, title in {
         "index": "Indexed",
+        "plan": "Planned",
         "sort": "Sorted",
         "deidentify": "De-identified",
         "prepare-review": "Prepared",
     }.items():
         (line,) = [line for line in said.splitlines() if line.startswith(f"{title}: ")]
         for name, count in counts_of(whole.workspace, stage).items():
-            assert f"{count:,} {name.replace('_', ' ')}" in line
+            assert not count or f"{count:,} {name.replace('_', ' ')}" in line
     for name in ("rejects", "duplicates", "conflicts", "quarantine"):
         assert f"  {name}: {whole.workspace}/identified/lists/{name}.tsv" in said
     assert f"  manifest: {whole.workspace}/released/review/manifest.json" in said
@@ -218,7 +220,7 @@ def test_a_second_run_does_nothing_and_says_so(whole: Run) -> None:
     ended = prepare(whole.dump, whole.workspace)
     assert times(whole.workspace) == before
     said = ended.err.splitlines()
-    assert said[0].startswith("Sorted (nothing new): ")
+    assert said[0].startswith("Indexed (nothing new): ")
     assert [line for line in said if "(nothing new)" in line] == [line for line in said if not line.startswith("  ")]
     assert "now" not in ended.err.replace("nothing new", "")
 
@@ -310,7 +312,7 @@ def test_a_file_that_changes_or_vanishes_loses_nothing(workers: int, tmp_path: P
     assert not unfinished(workspace)
     check = viewer("check", workspace / "released" / "review" / "manifest.json", cwd=workspace)
     assert "unlisted" not in check.out
-    assert prepare(dump, workspace).err.count("(nothing new)") == 3
+    assert prepare(dump, workspace).err.count("(nothing new)") == 5
 
 
 def test_a_file_written_over_in_the_dump_is_exported_anew(tmp_path: Path) -> None:
@@ -363,7 +365,7 @@ def test_a_dump_without_a_single_image_ends_well(tmp_path: Path) -> None:
     prepare(tmp_path / "dump", tmp_path / "w")
     assert counts_of(tmp_path / "w", "sort")["rejected"] == 3
     assert json.loads((tmp_path / "w" / "released" / "review" / "manifest.json").read_bytes())["entries"] == []
-    assert prepare(tmp_path / "dump", tmp_path / "w").err.count("(nothing new)") == 3
+    assert prepare(tmp_path / "dump", tmp_path / "w").err.count("(nothing new)") == 5
 
 
 def test_an_empty_dump_ends_well(tmp_path: Path) -> None:

@@ -1,0 +1,541 @@
+"""The sorter's tables in the index: the plan, what was placed, and the journal of the runs that placed it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.index.completeness import CompletenessRow, FrameCount
+from tasks.index.row import ROW_FIELDS
+from tasks.index.store import IndexStore
+
+_SCHEMA = """;
+CREATE TABLE plan (
+    file INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    kept INTEGER,
+    differs TEXT NOT NULL
+);
+CREATE INDEX plan_file ON plan (file);
+CREATE INDEX plan_target ON plan (target) WHERE kept IS NULL;
+CREATE TABLE placement (
+    target TEXT PRIMARY KEY,
+    file INTEGER NOT NULL,
+    way TEXT NOT NULL,
+    run INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX placement_file ON placement (file);
+CREATE TABLE removed (run INTEGER NOT NULL, target TEXT NOT NULL, file INTEGER NOT NULL, way TEXT NOT NULL);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    started TEXT NOT NULL,
+    finished TEXT NOT NULL DEFAULT '',
+    software TEXT NOT NULL,
+    placed INTEGER NOT NULL DEFAULT 0,
+    removed INTEGER NOT NULL DEFAULT 0,
+    undone TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE comparison (reference TEXT NOT NULL, other TEXT NOT NULL, differs TEXT NOT NULL,
+    PRIMARY KEY (reference, other)) WITHOUT ROWID;
+CREATE TABLE frames (file INTEGER PRIMARY KEY, declared INTEGER, held INTEGER, truncated INTEGER);
+CREATE TABLE gap (series INTEGER PRIMARY KEY, reasons TEXT NOT NULL)
+"""
+
+_MAY_BE_PLACED = "header IS NOT NULL AND (present OR id IN (SELECT file FROM placement))"
+_SOURCE = (
+    "file.id, file.path, stored, present, file.size, file.mtime_ns, file.device, file.inode, "
+    "CASE WHEN present THEN '' ELSE coalesce((SELECT p.target FROM placement AS p WHERE p.file = file.id LIMIT 1), '') "
+    "END, ''"
+)
+_CANDIDATE = f"id, path, present, digest, header, {', '.join(ROW_FIELDS)}"
+_STILL_TO_PLACE = "kept IS NULL AND (placement.file IS NULL OR placement.file != plan.file)"
+
+_SERIES_TEXTS = (
+    "patient_id",
+    "patient_name",
+    "study_date",
+    "study_time",
+    "series_number",
+    "study_instance_uid",
+    "series_instance_uid",
+    "modality",
+    "manufacturer",
+    "manufacturer_model_name",
+    "series_description",
+    "protocol_name",
+    "sequence_name",
+    "sop_class_uid",
+    "transfer_syntax_uid",
+)
+SERIES_NUMBERS = ("files", "duplicates", "conflicts")
+SERIES_COLUMNS = (*_SERIES_TEXTS, *SERIES_NUMBERS, "subgroups", "incomplete", "folder")
+"""The columns of the table of series."""
+
+
+class Candidate(NamedTuple):
+    """A file that the plan has to find a place for, or to tell why not.
+
+    Attributes
+    ----------
+    present
+        Whether the dump still holds it; else its only place is in the sorted tree.
+    header
+        The number of the header it shares.
+    values
+        Its own attributes, in the order of `ROW_FIELDS`.
+    """
+
+    file: int
+    path: bytes
+    present: bool
+    digest: str
+    header: int
+    sop_instance_uid: str
+    values: tuple[str, ...]
+
+
+class Planned(NamedTuple):
+    """What the plan says of one file.
+
+    Attributes
+    ----------
+    target
+        Its place below the sorted tree; for a duplicate the place of the file that is kept.
+    kept
+        For a duplicate the number of the file that is kept.
+    differs
+        For a file that shares its SOP Instance UID with others of other content: how it differs from the first.
+    """
+
+    file: int
+    target: str
+    kept: int | None
+    differs: str
+
+
+class Source(NamedTuple):
+    """A file to be placed, and where its bytes can be had."""
+
+    target: str
+    file: int
+    path: bytes
+    stored: str
+    present: bool
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+    placed_at: str
+    way: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One line of the journal.
+
+    Attributes
+    ----------
+    started, finished, undone
+        In ISO 8601 with the offset; empty for what did not happen.
+    placed, removed
+        How many files it placed, and how many places it took away because their files moved.
+    """
+
+    run: int
+    started: str
+    finished: str
+    software: str
+    placed: int
+    removed: int
+    undone: str
+
+
+def _make_candidate(row: tuple[Any, ...]) -> Candidate:
+    file, path, present, digest, header, *values = row
+    return Candidate(file, path, bool(present), digest, header, values[_SOP_INSTANCE_UID], tuple(values))
+
+
+_SOP_INSTANCE_UID = ROW_FIELDS.index("sop_instance_uid")
+_completeness_row = CompletenessRow._make
+
+
+class SortStore(IndexStore):
+    """The open index with the sorter's tables; see `IndexStore`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _SCHEMA)
+
+    def acquisition_spans(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        """Yield each header's number with the first and the last acquisition time and date-time of its files."""
+        rows = self._stream(
+            "SELECT header.id, min(nullif(acquisition_time, '')), max(acquisition_time), "
+            "min(nullif(acquisition_datetime, '')), max(acquisition_datetime) "
+            "FROM header LEFT JOIN file ON file.header = header.id GROUP BY header.id"
+        )
+        for header, *spans in rows:
+            first, last, first_moment, last_moment = (span or "" for span in spans)
+            yield header, tuple(filter(None, (first, last))), tuple(filter(None, (first_moment, last_moment)))
+
+    # The plan --------------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield every file that has to be in the plan, sorted by SOP Instance UID, then by path."""
+        rows = self._stream(
+            f"SELECT {_CANDIDATE} FROM file "  # noqa: S608 - names of our own fields
+            f"WHERE {_MAY_BE_PLACED} ORDER BY sop_instance_uid, path"
+        )
+        return (_make_candidate(row) for row in rows)
+
+    def undigested(self) -> list[Source]:
+        """List the files that their headers do not tell apart, so that their contents must: repeated or absent UIDs."""
+        rows = self._read(
+            f"SELECT '', {_SOURCE} FROM file "  # noqa: S608
+            f"WHERE digest = '' AND {_MAY_BE_PLACED} AND (sop_instance_uid = '' OR sop_instance_uid IN "
+            f"(SELECT sop_instance_uid FROM file WHERE {_MAY_BE_PLACED} GROUP BY sop_instance_uid HAVING count(*) > 1)) "
+            "ORDER BY path"
+        )
+        return [Source(*row) for row in rows]
+
+    def write_plan(self, planned: Iterable[Planned]) -> None:
+        """Put a plan in the place of the one before."""
+        with self._transaction():
+            execute = self._connection.execute
+            execute("DELETE FROM plan")
+            # Files come in the order of their UIDs: sorting all of them once is faster than finding each its place.
+            execute("DROP INDEX plan_file")
+            execute("DROP INDEX plan_target")
+            self._connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", planned)
+            execute("CREATE INDEX plan_file ON plan (file)")
+            execute("CREATE INDEX plan_target ON plan (target) WHERE kept IS NULL")
+
+    def contested_targets(self) -> list[tuple[str, list[int]]]:
+        """List the places that the plan gives to more than one file."""
+        rows = self._read(
+            "SELECT target, file FROM plan WHERE kept IS NULL AND target IN "
+            "(SELECT target FROM plan WHERE kept IS NULL GROUP BY target HAVING count(*) > 1) ORDER BY target, file"
+        )
+        return [(target, [file for _, file in group]) for target, group in groupby(rows, itemgetter(0))]
+
+    def replan(self, targets: Mapping[int, str]) -> None:
+        """Give some files of the plan another target."""
+        with self._transaction():
+            self._connection.executemany(
+                "UPDATE plan SET target = ? WHERE file = ? OR kept = ?",
+                ((target, file, file) for file, target in targets.items()),
+            )
+
+    def planned(self) -> Iterator[tuple[bytes, str, str]]:
+        """Yield what is placed, by target: (file, target, how it differs)."""
+        return self._stream(
+            "SELECT file.path, target, differs FROM plan JOIN file ON file.id = plan.file WHERE kept IS NULL "
+            "ORDER BY target"
+        )
+
+    def duplicates(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what is not placed, sorted by path: (file, the file with the same bytes that is placed)."""
+        return self._stream(
+            "SELECT file.path, kept.path FROM plan JOIN file ON file.id = plan.file JOIN file AS kept "
+            "ON kept.id = plan.kept WHERE plan.kept IS NOT NULL ORDER BY file.path, file.id"
+        )
+
+    def gaps(self) -> Iterator[tuple[str, int, str]]:
+        """Yield the incomplete series: (a folder of it in the sorted tree, files, reason codes)."""
+        return self._stream(
+            "SELECT min(target), count(*), reasons FROM gap JOIN header ON header.series = gap.series "
+            "JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id WHERE kept IS NULL "
+            "GROUP BY gap.series ORDER BY 1"
+        )
+
+    def incomplete_targets(self) -> list[tuple[str, str]]:
+        """List the places of all files of incomplete series, each with the reason codes."""
+        return self._read(
+            "SELECT target, reasons FROM gap JOIN header ON header.series = gap.series "
+            "JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id WHERE kept IS NULL"
+        )
+
+    def gap_counts(self) -> dict[str, int]:
+        """Count the incomplete series by what is missing."""
+        return dict(self._read("SELECT reasons, count(*) FROM gap GROUP BY reasons ORDER BY reasons"))
+
+    def plan_counts(self) -> dict[str, int]:
+        """Count what the plan places, the duplicates, and the files in conflict."""
+        ((placed, duplicates, conflicts, away),) = self._read(
+            "SELECT count(*) FILTER (WHERE kept IS NULL), count(kept), count(nullif(differs, '')), "
+            "count(*) FILTER (WHERE kept IS NULL AND NOT present) FROM plan JOIN file ON file.id = plan.file"
+        )
+        return {"placed": placed, "duplicates": duplicates, "conflicts": conflicts, "gone_from_the_dump": away}
+
+    def plan_rows(self) -> Iterator[tuple[str, int]]:
+        """Yield each place of the plan and the file that fills it, by target."""
+        return self._stream("SELECT target, file FROM plan WHERE kept IS NULL ORDER BY target")
+
+    def count_candidates(self) -> int:
+        """Count what `candidates` yields."""
+        ((count,),) = self._read(f"SELECT count(*) FROM file WHERE {_MAY_BE_PLACED}")  # noqa: S608
+        return int(count)
+
+    def count_unplanned(self) -> int:
+        """Count DICOM files of the dump that the plan says nothing of."""
+        ((count,),) = self._read(
+            "SELECT count(*) FROM file WHERE header IS NOT NULL AND present AND id NOT IN (SELECT file FROM plan)"
+        )
+        return int(count)
+
+    def candidates_of(self, files: Sequence[int]) -> list[tuple[Candidate, str]]:
+        """Return some files of the plan, each with the digest that stands in its name, or nothing."""
+        found = []
+        for number in files:
+            (row,) = self._read(
+                f"SELECT {_CANDIDATE}, differs != '' OR sop_instance_uid = '' FROM file "  # noqa: S608 - own names
+                "JOIN plan ON plan.file = file.id WHERE id = ?",
+                (number,),
+            )
+            candidate = _make_candidate(row[:-1])
+            found.append((candidate, candidate.digest if row[-1] else ""))
+        return found
+
+    def source(self, file: int) -> Source:
+        """Return where one file's bytes can be had."""
+        (row,) = self._read(f"SELECT '', {_SOURCE} FROM file WHERE id = ?", (file,))  # noqa: S608
+        return Source(*row)
+
+    def refuse_planned(self, lost: Iterable[tuple[int, str]]) -> None:
+        """Turn files of the plan that could not be placed into rejects, given as (file, reason)."""
+        for file, reason in lost:
+            self.refuse([file], reason)
+            with self._transaction():
+                self._connection.execute("DELETE FROM plan WHERE file = ?", (file,))
+
+    def comparison(self, reference: str, other: str) -> str:
+        """Return how two contents, named by their digests, were found to differ; empty if they were not compared yet."""
+        rows = self._read("SELECT differs FROM comparison WHERE reference = ? AND other = ?", (reference, other))
+        return str(rows[0][0]) if rows else ""
+
+    def note_comparisons(self, found: Iterable[tuple[str, str, str]]) -> None:
+        """Note how contents differ, given as (digest, digest, kind): files are large, and nights are many.
+
+        Called while a plan is being written, so it is part of that transaction.
+        """
+        self._connection.executemany("INSERT OR REPLACE INTO comparison VALUES (?, ?, ?)", found)
+
+    def series_table(self) -> Iterator[tuple[str | int, ...]]:
+        """Yield a row of `SERIES_COLUMNS` for each series the index holds; where its files disagree, the lowest value."""
+        texts = ", ".join(f"coalesce(min(nullif(header.{name}, '')), '')" for name in _SERIES_TEXTS)
+        rows = self._stream(
+            f"SELECT {texts}, count(*) FILTER (WHERE kept IS NULL), count(kept), count(nullif(differs, '')), "  # noqa: S608
+            "(SELECT group_concat(subgroup, ', ') FROM (SELECT DISTINCT subgroup FROM header AS h "
+            "WHERE h.series = header.series AND subgroup != '' ORDER BY 1)), coalesce(reasons, ''), "
+            "min(target) FROM header JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id "
+            "LEFT JOIN gap ON gap.series = header.series GROUP BY header.series ORDER BY 1, 2, 3, 4, 5, 6, 7"
+        )
+        for *values, subgroups, reasons, target in rows:
+            yield (*values, subgroups or "", reasons, target.rpartition("/")[0])
+
+    # What is missing -------------------------------------------------------------------------------------------------
+
+    def uncounted(self) -> list[Source]:
+        """List the multi-frame files whose frames were not counted yet."""
+        rows = self._read(
+            f"SELECT '', {_SOURCE} FROM file JOIN plan ON plan.file = file.id WHERE kept IS NULL "  # noqa: S608
+            "AND number_of_frames != '' AND NOT EXISTS (SELECT 1 FROM frames WHERE frames.file = file.id)"
+        )
+        return [Source(*row) for row in rows]
+
+    def keep_frames(self, counts: Iterable[tuple[int, FrameCount | None]]) -> None:
+        """Note how many frames files hold; None where that could not be told."""
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?)",
+                ((file, *(count or (None, None, None))) for file, count in counts),
+            )
+
+    def series_rows(self) -> Iterator[tuple[int, list[CompletenessRow], list[FrameCount]]]:
+        """Yield the planned instances of each series, each once, and what is known of their frames, by series."""
+        rows = self._stream(
+            "SELECT header.series, declared, held, truncated, file.instance_number, file.image_position_patient, "
+            "header.image_orientation_patient, header.subgroup, file.number_of_frames, header.sop_class_uid "
+            "FROM header INDEXED BY header_series CROSS JOIN file INDEXED BY file_header ON file.header = header.id "
+            "JOIN plan ON plan.file = file.id LEFT JOIN frames ON frames.file = file.id "
+            "WHERE file.header IS NOT NULL AND plan.kept IS NULL AND differs IN ('', 'reference') "
+            "ORDER BY header.series"
+        )
+        for series, group in groupby(rows, itemgetter(0)):
+            instances: list[CompletenessRow] = []
+            counts: list[FrameCount] = []
+            for row in group:
+                instances.append(_completeness_row(row[4:]))
+                if row[1] is not None:
+                    counts.append(FrameCount(row[1], row[2], bool(row[3])))
+            yield series, instances, counts
+
+    def keep_gaps(self, gaps: Iterable[tuple[int, str]]) -> None:
+        """Note what is missing of series, given as (series, reason codes)."""
+        with self._transaction():
+            self._connection.execute("DELETE FROM gap")
+            self._connection.executemany("INSERT INTO gap VALUES (?, ?)", gaps)
+
+    # Placing ---------------------------------------------------------------------------------------------------------
+
+    def cut_off_run(self) -> int | None:
+        """Return the run that did not come to its end, if there is one."""
+        rows = self._read("SELECT id FROM run WHERE finished = '' AND undone = ''")
+        return int(rows[0][0]) if rows else None
+
+    def begin_run(self, started: str, software: str) -> int:
+        """Open the journal for a run; one that was cut off is gone on with."""
+        cut_off = self.cut_off_run()
+        if cut_off is not None:
+            return cut_off
+        with self._transaction():
+            cursor = self._connection.execute("INSERT INTO run (started, software) VALUES (?, ?)", (started, software))
+            return int(cursor.lastrowid or 0)
+
+    def to_place(self) -> Iterator[Source]:
+        """Yield what the plan wants and the sorted tree does not have yet, by target."""
+        rows = self._stream(
+            f"SELECT plan.target, {_SOURCE} "  # noqa: S608
+            "FROM plan JOIN file ON file.id = plan.file LEFT JOIN placement ON placement.target = plan.target "
+            f"WHERE {_STILL_TO_PLACE} ORDER BY plan.target"
+        )
+        return (Source(*row) for row in rows)
+
+    def count_to_place(self) -> int:
+        """Count what `to_place` yields."""
+        ((count,),) = self._read(
+            "SELECT count(*) FROM plan LEFT JOIN placement ON placement.target = plan.target "  # noqa: S608
+            f"WHERE {_STILL_TO_PLACE}"
+        )
+        return int(count)
+
+    def placement_rows(self) -> Iterator[tuple[str, int]]:
+        """Yield each place that was filled and the file that fills it, by target."""
+        return self._stream("SELECT target, file FROM placement ORDER BY target")
+
+    def placed_and_gone(self) -> list[Source]:
+        """List what stands in the sorted tree and no longer in the dump, by target; `placed_at` is the target."""
+        rows = self._read(
+            "SELECT target, file.id, path, stored, present, size, mtime_ns, device, inode, target, way "
+            "FROM placement JOIN file ON file.id = placement.file WHERE NOT present ORDER BY target"
+        )
+        return [Source(*row) for row in rows]
+
+    def place_of(self, file: int) -> str:
+        """Return where a file stands in the sorted tree, or nothing."""
+        rows = self._read("SELECT target FROM placement WHERE file = ? LIMIT 1", (file,))
+        return str(rows[0][0]) if rows else ""
+
+    def placements(self) -> dict[str, int]:
+        """Return what was placed: path below the sorted tree -> file."""
+        return dict(self._read("SELECT target, file FROM placement"))
+
+    def obsolete(self) -> list[tuple[str, int]]:
+        """List what stands in the sorted tree and the plan does not want there: (target, file)."""
+        return self._read(
+            "SELECT target, placement.file FROM placement WHERE NOT EXISTS "
+            "(SELECT 1 FROM plan WHERE plan.target = placement.target AND kept IS NULL) ORDER BY target"
+        )
+
+    def keep_placements(self, run: int, ways: Sequence[tuple[str, int, str]]) -> None:
+        """Note what was placed, given as (target, file, way), in the order of `to_place`."""
+        if not ways:
+            return
+        common = Counter(way for _, _, way in ways).most_common(1)[0][0]
+        others = [(target, file, way) for target, file, way in ways if way != common]
+        with self._transaction():
+            execute = self._connection.execute
+            if len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
+                others = list(ways)
+            else:
+                # What the plan says already SQLite copies many times faster than it takes it from us.
+                execute(
+                    "INSERT OR REPLACE INTO placement SELECT plan.target, plan.file, ?, ? FROM plan "  # noqa: S608
+                    f"LEFT JOIN placement ON placement.target = plan.target WHERE {_STILL_TO_PLACE} "
+                    "AND plan.target BETWEEN ? AND ? ORDER BY plan.target",
+                    (common, run, ways[0][0], ways[-1][0]),
+                )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?)", ((*way, run) for way in others)
+            )
+
+    def _is_all_of_plan(self, ways: Sequence[tuple[str, int, str]]) -> bool:
+        """Tell whether what was placed is all that the plan wants between the first and the last place."""
+        ((count,),) = self._connection.execute(
+            "SELECT count(*) FROM plan LEFT JOIN placement ON placement.target = plan.target "  # noqa: S608
+            f"WHERE {_STILL_TO_PLACE} AND plan.target BETWEEN ? AND ?",
+            (ways[0][0], ways[-1][0]),
+        )
+        return bool(count == len(ways))
+
+    def forget_placements(self, run: int, targets: Iterable[str]) -> None:
+        """Note what was taken away from the sorted tree."""
+        with self._transaction():
+            for target in targets:
+                self._connection.execute(
+                    "INSERT INTO removed SELECT ?, target, file, way FROM placement WHERE target = ?", (run, target)
+                )
+                self._connection.execute("DELETE FROM placement WHERE target = ?", (target,))
+
+    def lose_placements(self, targets: Iterable[str]) -> None:
+        """Note which places no longer hold what was put there; what stands there under the same name is no file's."""
+        with self._transaction():
+            self._connection.executemany(
+                "UPDATE placement SET file = 0 WHERE target = ?", ((target,) for target in targets)
+            )
+
+    def finish_run(self, run: int, finished: str) -> None:
+        """Close the journal of a run; one that changed nothing leaves no line."""
+        with self._transaction():
+            execute = self._connection.execute
+            ((placed,),) = execute("SELECT count(*) FROM placement WHERE run = ?", (run,))
+            ((removed,),) = execute("SELECT count(*) FROM removed WHERE run = ?", (run,))
+            if placed or removed:
+                execute(
+                    "UPDATE run SET finished = ?, placed = ?, removed = ? WHERE id = ?",
+                    (finished, placed, removed, run),
+                )
+            else:
+                execute("DELETE FROM run WHERE id = ?", (run,))
+
+    # The journal -----------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """List the runs, the oldest first."""
+        rows = self._read("SELECT id, started, finished, software, placed, removed, undone FROM run ORDER BY id")
+        names = ("run", "started", "finished", "software", "placed", "removed", "undone")
+        return [Run(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def placed_by(self, run: int) -> list[Source]:
+        """List what a run placed and still stands."""
+        rows = self._read(
+            "SELECT target, file.id, path, stored, present, size, mtime_ns, device, inode, target, way "
+            "FROM placement JOIN file ON file.id = placement.file WHERE run = ? ORDER BY target",
+            (run,),
+        )
+        return [Source(*row) for row in rows]
+
+    def removed_by(self, run: int) -> list[Source]:
+        """List what a run took away."""
+        rows = self._read(
+            f"SELECT removed.target, {_SOURCE} "  # noqa: S608
+            "FROM removed JOIN file ON file.id = removed.file WHERE removed.run = ? ORDER BY removed.target",
+            (run,),
+        )
+        return [Source(*row) for row in rows]
+
+    def keep_undo(self, run: int, undone: str, taken: Iterable[str], restored: Iterable[tuple[str, int, str]]) -> None:
+        """Note that a run was taken back: what was taken away, and what was put back as (target, file, way)."""
+        with self._transaction():
+            execute = self._connection.execute
+            ((before,),) = execute("SELECT coalesce(max(id), 0) FROM run WHERE id < ?", (run,))
+            self._connection.executemany("DELETE FROM placement WHERE target = ?", ((target,) for target in taken))
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?)", ((*way, before) for way in restored)
+            )
+            execute("DELETE FROM removed WHERE run = ?", (run,))
+            execute("DELETE FROM plan")
+            execute("UPDATE run SET undone = ? WHERE id = ?", (undone, run))
