@@ -82,8 +82,9 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
         if settings.sort.visits is not None:
             read_visit_overrides(settings.sort.visits)
     except (LayoutError, VisitTableError) as fault:
-        key = "visits" if isinstance(fault, VisitTableError) else "layout"
-        faults = "; ".join(f"sort.{key}: {text}" for text in fault.faults)
+        # A fault of a template begins with the key it stands under.
+        key = "visits: " if isinstance(fault, VisitTableError) else ""
+        faults = "; ".join(f"sort.{key}{text}" for text in fault.faults)
         raise StudyFileError(path=study or "(none)", faults=faults) from fault
     try:
         with os.scandir(settings.dump):

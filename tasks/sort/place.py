@@ -320,9 +320,6 @@ def _fresh(folder: int, name: str) -> Iterator[BinaryIO]:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
         with os.fdopen(descriptor, "w+b") as stream:
             yield stream
-        # Nobody but us writes into the tree; a name that is taken all the same must not be lost.
-        if _is_taken(folder, name):
-            raise FileExistsError(errno.EEXIST, "taken")
         os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ from operator import attrgetter
 from tasks.sort.store import Candidate, Planned
 
 Namer = Callable[[Candidate, str], str]
-"""Names a file's place below the sorted tree; the second argument is its content's digest, where that tells it apart."""
+"""Names a file's place below the sorted tree, given the digest of its content where that is what tells it apart."""
 
 Comparer = Callable[[Sequence[Candidate]], Sequence[str]]
 """Says of files that share a SOP Instance UID how each differs from the first."""

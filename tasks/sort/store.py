@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tasks.index.completeness import CompletenessRow, FrameCount
 from tasks.index.row import ROW_FIELDS
 from tasks.index.store import IndexStore
+from tasks.index.subgroup import tell_apart
 
 _SCHEMA = """;
 CREATE TABLE plan (
@@ -194,10 +195,9 @@ class SortStore(IndexStore):
     def undigested(self) -> list[Source]:
         """List the files that their headers do not tell apart, so that their contents must: repeated or absent UIDs."""
         rows = self._read(
-            f"SELECT '', {_SOURCE} FROM file "  # noqa: S608
-            f"WHERE digest = '' AND {_MAY_BE_PLACED} AND (sop_instance_uid = '' OR sop_instance_uid IN "
-            f"(SELECT sop_instance_uid FROM file WHERE {_MAY_BE_PLACED} GROUP BY sop_instance_uid HAVING count(*) > 1)) "
-            "ORDER BY path"
+            f"SELECT '', {_SOURCE} FROM file WHERE digest = '' AND {_MAY_BE_PLACED} "  # noqa: S608
+            "AND (sop_instance_uid = '' OR sop_instance_uid IN (SELECT sop_instance_uid FROM file "
+            f"WHERE {_MAY_BE_PLACED} GROUP BY sop_instance_uid HAVING count(*) > 1)) ORDER BY path"
         )
         return [Source(*row) for row in rows]
 
@@ -312,7 +312,7 @@ class SortStore(IndexStore):
                 self._connection.execute("DELETE FROM plan WHERE file = ?", (file,))
 
     def comparison(self, reference: str, other: str) -> str:
-        """Return how two contents, named by their digests, were found to differ; empty if they were not compared yet."""
+        """Return how two contents, named by their digests, differ; empty if they were not compared yet."""
         rows = self._read("SELECT differs FROM comparison WHERE reference = ? AND other = ?", (reference, other))
         return str(rows[0][0]) if rows else ""
 
@@ -324,17 +324,18 @@ class SortStore(IndexStore):
         self._connection.executemany("INSERT OR REPLACE INTO comparison VALUES (?, ?, ?)", found)
 
     def series_table(self) -> Iterator[tuple[str | int, ...]]:
-        """Yield a row of `SERIES_COLUMNS` for each series the index holds; where its files disagree, the lowest value."""
+        """Yield a row of `SERIES_COLUMNS` for each series; where its files disagree, the lowest value."""
         texts = ", ".join(f"coalesce(min(nullif(header.{name}, '')), '')" for name in _SERIES_TEXTS)
         rows = self._stream(
-            f"SELECT {texts}, count(*) FILTER (WHERE kept IS NULL), count(kept), count(nullif(differs, '')), "  # noqa: S608
-            "(SELECT group_concat(subgroup, ', ') FROM (SELECT DISTINCT subgroup FROM header AS h "
-            "WHERE h.series = header.series AND subgroup != '' ORDER BY 1)), coalesce(reasons, ''), "
-            "min(target) FROM header JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id "
+            f"SELECT {texts}, count(*) FILTER (WHERE kept IS NULL), count(kept), "  # noqa: S608 - names of our own
+            "count(nullif(coalesce(differs, ''), '')), "
+            "group_concat(DISTINCT subgroup), coalesce(reasons, ''), coalesce(min(target), '') "
+            "FROM header JOIN file ON file.header = header.id LEFT JOIN plan ON plan.file = file.id "
             "LEFT JOIN gap ON gap.series = header.series GROUP BY header.series ORDER BY 1, 2, 3, 4, 5, 6, 7"
         )
         for *values, subgroups, reasons, target in rows:
-            yield (*values, subgroups or "", reasons, target.rpartition("/")[0])
+            short = sorted(filter(None, tell_apart(subgroups.split(",")).values()))
+            yield (*values, ", ".join(short), reasons, target.rpartition("/")[0])
 
     # What is missing -------------------------------------------------------------------------------------------------
 
