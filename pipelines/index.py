@@ -22,7 +22,7 @@ from tasks.sort.store import SortStore
 if TYPE_CHECKING:
     from tasks.index.archive import Member
 
-_ADVANCE_EVERY = 500
+_ADVANCE_EVERY = 2048
 _MOST_CHUNKS = 500
 """A scheduler's work grows with the square of the tasks that wait, so large dumps get larger chunks."""
 

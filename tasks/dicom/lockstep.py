@@ -32,8 +32,13 @@ _PIECE = np.dtype("V16")
 """Sixteen bytes from anywhere: a head and the long length behind it."""
 
 _HALF = np.uint32(16)
+"""Bits of a group number, which stands in front of the element number and so has to be turned about it."""
+
 _PLACE_BITS = 14
+"""A table of so many bits stays in the processor's nearest cache."""
+
 _SHIFT = np.uint32(32 - _PLACE_BITS)
+
 _MOST_SIZES = 8
 """Of how many sizes sequences are remembered: each costs a look."""
 
@@ -192,7 +197,7 @@ def pick_many(
             endless &= places.tags.take(place) != tag
             (over,) = endless.nonzero()
             if len(over):
-                finish[over] = sequences.step_over(at[over], ends[file[over]], explicit[file[over]])
+                finish[over] = sequences.step_over(tag[over], at[over], ends[file[over]], explicit[file[over]])
                 leaves[over] = finish[over] > edge[over]
             (stay,) = (~leaves).nonzero()
             file, edge, without_vr = file[stay], edge[stay], without_vr[stay]
@@ -207,18 +212,20 @@ class _Sequences:
 
     def __init__(self, buffer: Buffer) -> None:
         self._view = memoryview(buffer)
-        self._known: dict[bytes, dict[int, set[bytes]]] = defaultdict(dict)
+        self._known: dict[int, dict[int, set[bytes]]] = defaultdict(dict)
 
-    def step_over(self, starts: Positions, ends: Positions, explicit: NDArray[np.bool_]) -> list[int]:
+    def step_over(
+        self, tags: NDArray[np.uint32], starts: Positions, ends: Positions, explicit: NDArray[np.bool_]
+    ) -> list[int]:
         """Return where the sequences that begin at `starts` end, or far off where that cannot be told before `ends`."""
-        wheres = zip(starts.tolist(), ends.tolist(), explicit.tolist(), strict=True)
-        return [self._end(start, end, explicit=how) for start, end, how in wheres]
+        wheres = zip(tags.tolist(), starts.tolist(), ends.tolist(), explicit.tolist(), strict=True)
+        return [self._end(tag, start, end, explicit=how) for tag, start, end, how in wheres]
 
-    def _end(self, start: int, end: int, *, explicit: bool) -> int:
-        # By its head, which differs in the two syntaxes, and then by the sizes met under this head, which are few.
-        known = self._known[bytes(self._view[start : start + 8])]
+    def _end(self, tag: int, start: int, end: int, *, explicit: bool) -> int:
+        # The sizes met under one tag are few. A head without VR is no head with one, so both syntaxes share the table.
+        known = self._known[tag]
         for size, sequences in known.items():
-            if start + size <= end and bytes(self._view[start : start + size]) in sequences:
+            if start + size <= end and self._view[start : start + size].tobytes() in sequences:
                 return start + size
         piece = bytes(self._view[start:end])
         try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.dicom.elements import Element, WalkError, pick, walk
 from tasks.dicom.syntax import SyntaxRefusalError, needs_more, read_start
 from tasks.index.header import LAST_TAG, WANTED, read_header
-from tasks.index.row import REJECT_REASONS, IndexRow, Reject
+from tasks.index.row import REJECT_REASONS, Container, IndexRow, Reject
 from tests import strategies  # noqa: F401 - sets hypothesis up
 from tests.dicom import mutator
 from tests.dicom.oracle import spans
@@ -89,9 +89,11 @@ def _check_file(data: bytes, folder: Path) -> tuple[str, str]:
     if isinstance(outcome, Reject):
         assert outcome.reason in REJECT_REASONS
         return walked, outcome.reason
+    if isinstance(outcome, Container):
+        return walked, outcome.kind
     assert isinstance(outcome, IndexRow)
-    assert outcome.slow_path == "" or outcome.slow_path in WALK_REASONS | SYNTAX_REASONS | {"uid-missing"}
-    return walked, f"row {outcome.slow_path}"
+    assert outcome.shared.slow_path == "" or outcome.shared.slow_path in WALK_REASONS | SYNTAX_REASONS | {"uid-missing"}
+    return walked, f"row {outcome.shared.slow_path}"
 
 
 def _check_mutations(numbers: range, folder: Path) -> None:
