@@ -187,16 +187,21 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _undo(options: argparse.Namespace) -> int:
+    from pipelines.sort import settle  # noqa: PLC0415 - it needs Luigi
+
     settings, workspace = load_study(options.study, options.dump, options.workspace)
     if not workspace.index.exists():
         raise UsageError(problem="Nothing was sorted into this workspace yet.", remedy="There is nothing to undo.")
     # First of all: from here on until the next sort nobody may believe that the tree is as planned.
     for stage in ("sort", "plan"):
         remove_receipt(workspace.receipts, stage)
+    sources = Sources.of(settings.dump, workspace)
     with SortStore(workspace.index) as store:
+        # A run that was cut off may have placed what it had no time to note.
+        settle(store, sources, by_link=settings.sort.place == "symlink")
         undone = undo_run(
             store,
-            Sources.of(settings.dump, workspace),
+            sources,
             how=settings.sort.place,
             moment=now().isoformat(timespec="seconds"),
         )

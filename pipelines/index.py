@@ -14,7 +14,7 @@ from tasks.files import file_digest
 from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, read_outcomes, write_chunk, write_outcomes
 from tasks.index.row import PASSING_REASONS, Container, FileStamp, IndexRow, Reject
 from tasks.index.store import SCHEMA_VERSION, IndexedFile
-from tasks.receipt import Receipt, digest_of
+from tasks.receipt import Receipt, digest_of, write_receipt
 from tasks.sort.place import still_holds
 from tasks.sort.source import Sources
 from tasks.sort.store import SortStore
@@ -106,8 +106,17 @@ class IndexDump(StageTask):
         """Tell whether nothing has to be tried again: what could not be read last time may be readable now."""
         return not receipt.facts["to_try_again"] or receipt.facts["session"] == SESSION
 
+    def try_again(self, files: int) -> None:
+        """Have the next run read the dump again, because so many files could not be read after all."""
+        receipt = self.receipt()
+        if files and receipt is not None:
+            facts = {"to_try_again": receipt.facts["to_try_again"] + files, "session": SESSION}
+            write_receipt(self.place.receipts, replace(receipt, facts={**receipt.facts, **facts}))
+
     def prepare(self) -> None:
         """Scan the dump, and load what the chunks need, before any of them is forked: each would do it anew."""
+        import tasks.dicom.lockstep  # noqa: PLC0415
+        import tasks.index.archive  # noqa: PLC0415
         import tasks.index.header  # noqa: F401, PLC0415
 
         self.inventory  # noqa: B018 - looked at, it is kept
@@ -172,8 +181,12 @@ class IndexDump(StageTask):
         placed, stamp = sources.in_tree(target), old.stamp
         try:
             # Through a hard link the tree shows what was written over the file, and not what it was.
-            if not before and target and still_holds(
-                placed, device=stamp.device, inode=stamp.inode, size=stamp.size, mtime_ns=stamp.mtime_ns
+            if (
+                not before
+                and target
+                and still_holds(
+                    placed, device=stamp.device, inode=stamp.inode, size=stamp.size, mtime_ns=stamp.mtime_ns
+                )
             ):
                 before = file_digest(placed)
             return bool(before) and before == file_digest(sources.in_dump(fresh.stamp.path))

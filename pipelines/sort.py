@@ -20,7 +20,7 @@ from tasks.lists import show_path, write_list
 from tasks.receipt import Receipt, digest_of
 from tasks.sort.conflict import CONFLICT_KINDS, compare_group
 from tasks.sort.layout import parse_layout
-from tasks.sort.place import Order, is_there, names_in, place_all, still_holds, take_away
+from tasks.sort.place import Order, is_there, lead_to, names_in, place_all, still_holds, take_away
 from tasks.sort.plan import plan_files
 from tasks.sort.source import Sources
 from tasks.sort.store import Candidate, SortStore, Source
@@ -74,8 +74,8 @@ class PlanSort(StageTask):
         settings = self.settings.sort
         sources = Sources.of(self.settings.dump, self.place)
         with SortStore(self.place.index) as store:
-            _settle(store, sources, by_link=self.settings.sort.place == "symlink")
-            _digest(store, sources)
+            settle(store, sources, by_link=self.settings.sort.place == "symlink")
+            _digest(self.requires(), store, sources)
             names = TreeNames(
                 store,
                 parse_layout(settings.layout, settings.file_name),
@@ -114,7 +114,7 @@ class PlanSort(StageTask):
         tables: dict[str, tuple[tuple[str, ...], Iterable[Sequence[str]]]] = {
             "plan": (
                 ("file", "target"),
-                ((show_path(path), target) for path, target, _ in store.planned()),
+                ((show_path(path), target) for path, target in store.planned()),
             ),
             "duplicates": (
                 ("file", "same_as"),
@@ -124,8 +124,7 @@ class PlanSort(StageTask):
                 ("file", "kept_as", "differs", "meaning"),
                 (
                     (show_path(path), target, differs, CONFLICT_KINDS[differs])
-                    for path, target, differs in store.planned()
-                    if differs
+                    for path, target, differs in store.conflicts()
                 ),
             ),
             "incomplete": (
@@ -183,9 +182,9 @@ class SortStudy(StageTask):
             plan = self.requires().receipt()
             if plan is None or plan.facts["session"] != SESSION:
                 # Else it was done a moment ago.
-                _settle(store, sources, by_link=self.settings.sort.place == "symlink")
+                settle(store, sources, by_link=self.settings.sort.place == "symlink")
             run = store.begin_run(now().isoformat(timespec="seconds"), __version__)
-            placed = self._place(store, sources, run)
+            placed, lost = self._place(store, sources, run)
             gone = [target for target, _ in store.obsolete()]
             take_away(gone, tree)
             store.forget_placements(run, gone)
@@ -218,12 +217,12 @@ class SortStudy(StageTask):
                 },
                 lists={name: _list_name(self, name) for name in ("rejects", "opened")},
                 # With the file that fills each place: the same place may hold other bytes than at the last time.
-                output_digest=_digest_of_rows(store.plan_rows()),
+                output_digest=_digest_of_rows(store.plan_rows()) if lost else self.input_digest(),
                 facts={"reasons": store.reject_counts()},
             )
 
-    def _place(self, store: SortStore, sources: Sources, run: int) -> int:
-        """Carry out the plan's difference to what stands; return how many files were placed."""
+    def _place(self, store: SortStore, sources: Sources, run: int) -> tuple[int, int]:
+        """Carry out the plan's difference to what stands; return how many files were placed, and how many were lost."""
         BOARD.expect("Sorting", store.count_to_place())
         count = 0
         lost: list[tuple[int, str]] = []
@@ -236,8 +235,9 @@ class SortStudy(StageTask):
             store.keep_placements(run, [(one.order.target, one.order.file, one.way) for one in batch if one.way])
             lost += [(one.order.file, one.reason) for one in batch if one.reason]
             count += len(batch)
+        self.requires().requires().try_again(len(lost))
         store.refuse_planned(lost)
-        return count - len(lost)
+        return count - len(lost), len(lost)
 
     def _check(self, store: SortStore, tree: str) -> None:
         """Close the sums: what was indexed is planned, and what is planned is really there."""
@@ -259,7 +259,7 @@ def _order(source: Source, sources: Sources) -> Order:
     )
 
 
-def _settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
+def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
     """Find out what stands in the sorted tree: what was placed and is there, and what a run placed that was cut off."""
     store.lose_placements(list(_missing(store.placement_rows(), os.fsdecode(sources.tree))))
     store.lose_placements(
@@ -275,6 +275,9 @@ def _settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
             )
         ]
     )
+    for one in store.linked():
+        # It may have moved in the dump, which leaves its place in the tree as it was.
+        lead_to(sources.path_of(one), one.target, os.fsdecode(sources.tree))
     run = store.cut_off_run()
     if run is None:
         return
@@ -299,11 +302,11 @@ def _missing(rows: Iterable[tuple[str, int]], tree: str) -> Iterator[str]:
             yield target
 
 
-def _digest(store: SortStore, sources: Sources) -> None:
+def _digest(index: IndexDump, store: SortStore, sources: Sources) -> None:
     """Digest the files that their headers do not tell apart."""
     by_inode: dict[tuple[int, int], str] = {}
     digests: list[tuple[int, str]] = []
-    gone: list[int] = []
+    lost: list[tuple[int, str]] = []
     for source in store.undigested():
         inode = (source.device, source.inode)
         # Only of what the dump holds now: a file rewritten in place keeps its inode and not its content.
@@ -311,14 +314,18 @@ def _digest(store: SortStore, sources: Sources) -> None:
         try:
             digest = by_inode.get(inode, "") if plain else ""
             digest = digest or file_digest(sources.path_of(source))
+        except FileNotFoundError:
+            lost.append((source.file, "vanished"))
+            continue
         except OSError:
-            gone.append(source.file)
+            lost.append((source.file, "unreadable"))
             continue
         if plain:
             by_inode[inode] = digest
         digests.append((source.file, digest))
     store.keep_digests(digests)
-    store.refuse(gone, "vanished")
+    index.try_again(len(lost))
+    store.refuse_planned(lost)
 
 
 def _compare(store: SortStore, sources: Sources, kept: Sequence[Candidate]) -> list[str]:

@@ -92,7 +92,7 @@ class DeidentifySettings(_Section):
 class ChunkSettings(_Section):
     """`[chunks]`: how much work one Luigi task takes."""
 
-    index_files: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    index_files: Annotated[int, Field(ge=1, le=100_000)] = 5000
     """Files whose headers one task reads."""
 
     export_instances: Annotated[int, Field(ge=1, le=100_000)] = 2000

@@ -34,7 +34,7 @@ _PIECE = np.dtype("V16")
 _HALF = np.uint32(16)
 """Bits of a group number, which stands in front of the element number and so has to be turned about it."""
 
-_PLACE_BITS = 14
+_PLACE_BITS = 12
 """A table of so many bits stays in the processor's nearest cache."""
 
 _SHIFT = np.uint32(32 - _PLACE_BITS)
@@ -86,7 +86,8 @@ _places_of = functools.cache(_Places)
 
 def _spread(wanted: tuple[int, ...]) -> tuple[int, list[int]]:
     """Find a factor that gives each tag a place of its own."""
-    for factor in range(1, 1 << 24, 2):
+    # Numbers near the golden section of 2^32 spread neighbours widely, so the first ones tried will do.
+    for factor in range(0x9E3779B1, 1 << 32, 2):
         places = [(tag * factor & 0xFFFFFFFF) >> 32 - _PLACE_BITS for tag in wanted]
         if len(set(places)) == len(wanted):
             return factor, places

@@ -31,7 +31,7 @@ CREATE TABLE placement (
     run INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX placement_file ON placement (file);
-CREATE TABLE removed (run INTEGER NOT NULL, target TEXT NOT NULL, file INTEGER NOT NULL, way TEXT NOT NULL);
+CREATE TABLE removed (run INTEGER NOT NULL, target TEXT NOT NULL, file INTEGER NOT NULL, placed_by INTEGER NOT NULL);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     started TEXT NOT NULL,
@@ -48,6 +48,8 @@ CREATE TABLE gap (series INTEGER PRIMARY KEY, reasons TEXT NOT NULL)
 """
 
 _MAY_BE_PLACED = "header IS NOT NULL AND (present OR id IN (SELECT file FROM placement))"
+# SQLite knows nothing of how many rows tables have; where it would begin with the larger one, CROSS JOIN tells it the
+# order (SQLite, "The Query Optimizer Overview", section 8.2).
 _SOURCE = (
     "file.id, file.path, stored, present, file.size, file.mtime_ns, file.device, file.inode, "
     "CASE WHEN present THEN '' ELSE coalesce((SELECT p.target FROM placement AS p WHERE p.file = file.id LIMIT 1), '') "
@@ -229,10 +231,16 @@ class SortStore(IndexStore):
                 ((target, file, file) for file, target in targets.items()),
             )
 
-    def planned(self) -> Iterator[tuple[bytes, str, str]]:
-        """Yield what is placed, by target: (file, target, how it differs)."""
+    def planned(self) -> Iterator[tuple[bytes, str]]:
+        """Yield what is placed, by target: (file, target)."""
         return self._stream(
-            "SELECT file.path, target, differs FROM plan JOIN file ON file.id = plan.file WHERE kept IS NULL "
+            "SELECT file.path, target FROM plan JOIN file ON file.id = plan.file WHERE kept IS NULL ORDER BY target"
+        )
+
+    def conflicts(self) -> Iterator[tuple[bytes, str, str]]:
+        """Yield what shares its SOP Instance UID with other contents, by target: (file, target, how it differs)."""
+        return self._stream(
+            "SELECT file.path, target, differs FROM plan JOIN file ON file.id = plan.file WHERE differs != '' "
             "ORDER BY target"
         )
 
@@ -246,16 +254,16 @@ class SortStore(IndexStore):
     def gaps(self) -> Iterator[tuple[str, int, str]]:
         """Yield the incomplete series: (a folder of it in the sorted tree, files, reason codes)."""
         return self._stream(
-            "SELECT min(target), count(*), reasons FROM gap JOIN header ON header.series = gap.series "
-            "JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id WHERE kept IS NULL "
+            "SELECT min(target), count(*), reasons FROM gap CROSS JOIN header ON header.series = gap.series "
+            "CROSS JOIN file ON file.header = header.id CROSS JOIN plan ON plan.file = file.id WHERE kept IS NULL "
             "GROUP BY gap.series ORDER BY 1"
         )
 
     def incomplete_targets(self) -> list[tuple[str, str]]:
         """List the places of all files of incomplete series, each with the reason codes."""
         return self._read(
-            "SELECT target, reasons FROM gap JOIN header ON header.series = gap.series "
-            "JOIN file ON file.header = header.id JOIN plan ON plan.file = file.id WHERE kept IS NULL"
+            "SELECT target, reasons FROM gap CROSS JOIN header ON header.series = gap.series "
+            "CROSS JOIN file ON file.header = header.id CROSS JOIN plan ON plan.file = file.id WHERE kept IS NULL"
         )
 
     def gap_counts(self) -> dict[str, int]:
@@ -264,9 +272,11 @@ class SortStore(IndexStore):
 
     def plan_counts(self) -> dict[str, int]:
         """Count what the plan places, the duplicates, and the files in conflict."""
-        ((placed, duplicates, conflicts, away),) = self._read(
-            "SELECT count(*) FILTER (WHERE kept IS NULL), count(kept), count(nullif(differs, '')), "
-            "count(*) FILTER (WHERE kept IS NULL AND NOT present) FROM plan JOIN file ON file.id = plan.file"
+        ((placed, duplicates, conflicts),) = self._read(
+            "SELECT count(*) FILTER (WHERE kept IS NULL), count(kept), count(nullif(differs, '')) FROM plan"
+        )
+        ((away,),) = self._read(
+            "SELECT count(*) FROM file CROSS JOIN plan ON plan.file = file.id WHERE NOT present AND kept IS NULL"
         )
         return {"placed": placed, "duplicates": duplicates, "conflicts": conflicts, "gone_from_the_dump": away}
 
@@ -342,7 +352,7 @@ class SortStore(IndexStore):
     def uncounted(self) -> list[Source]:
         """List the multi-frame files whose frames were not counted yet."""
         rows = self._read(
-            f"SELECT '', {_SOURCE} FROM file JOIN plan ON plan.file = file.id WHERE kept IS NULL "  # noqa: S608
+            f"SELECT '', {_SOURCE} FROM file CROSS JOIN plan ON plan.file = file.id WHERE kept IS NULL "  # noqa: S608
             "AND number_of_frames != '' AND NOT EXISTS (SELECT 1 FROM frames WHERE frames.file = file.id)"
         )
         return [Source(*row) for row in rows]
@@ -425,6 +435,15 @@ class SortStore(IndexStore):
         )
         return [Source(*row) for row in rows]
 
+    def linked(self) -> Iterator[Source]:
+        """Yield what may stand in the sorted tree by a symbolic link and is in the dump, by target."""
+        rows = self._stream(
+            "SELECT target, file.id, path, stored, present, size, mtime_ns, device, inode, target, way "
+            "FROM placement CROSS JOIN file ON file.id = placement.file WHERE way IN ('symlink', 'there') AND present "
+            "ORDER BY target"
+        )
+        return (Source(*row) for row in rows)
+
     def place_of(self, file: int) -> str:
         """Return where a file stands in the sorted tree, or nothing."""
         rows = self._read("SELECT target FROM placement WHERE file = ? LIMIT 1", (file,))
@@ -442,14 +461,18 @@ class SortStore(IndexStore):
         )
 
     def keep_placements(self, run: int, ways: Sequence[tuple[str, int, str]]) -> None:
-        """Note what was placed, given as (target, file, way), in the order of `to_place`."""
+        """Note what was placed, given as (target, file, way), in the order of `to_place`.
+
+        What was there before stays the work of the run that placed it, also if another file fills the place now.
+        """
         if not ways:
             return
         common = Counter(way for _, _, way in ways).most_common(1)[0][0]
         others = [(target, file, way) for target, file, way in ways if way != common]
         with self._transaction():
             execute = self._connection.execute
-            if len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
+            found = any(way == "there" for _, _, way in ways)
+            if found or len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
                 others = list(ways)
             else:
                 # What the plan says already SQLite copies many times faster than it takes it from us.
@@ -460,7 +483,10 @@ class SortStore(IndexStore):
                     (common, run, ways[0][0], ways[-1][0]),
                 )
             self._connection.executemany(
-                "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?)", ((*way, run) for way in others)
+                "INSERT INTO placement VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET file = excluded.file, "
+                "way = CASE excluded.way WHEN 'there' THEN way ELSE excluded.way END, "
+                "run = CASE excluded.way WHEN 'there' THEN run ELSE excluded.run END",
+                ((*way, run) for way in others),
             )
 
     def _is_all_of_plan(self, ways: Sequence[tuple[str, int, str]]) -> bool:
@@ -477,7 +503,7 @@ class SortStore(IndexStore):
         with self._transaction():
             for target in targets:
                 self._connection.execute(
-                    "INSERT INTO removed SELECT ?, target, file, way FROM placement WHERE target = ?", (run, target)
+                    "INSERT INTO removed SELECT ?, target, file, run FROM placement WHERE target = ?", (run, target)
                 )
                 self._connection.execute("DELETE FROM placement WHERE target = ?", (target,))
 
@@ -528,15 +554,38 @@ class SortStore(IndexStore):
         )
         return [Source(*row) for row in rows]
 
-    def keep_undo(self, run: int, undone: str, taken: Iterable[str], restored: Iterable[tuple[str, int, str]]) -> None:
-        """Note that a run was taken back: what was taken away, and what was put back as (target, file, way)."""
+    def put_back(self, run: int, restored: Iterable[tuple[str, int, str]]) -> None:
+        """Note that places which a run had taken away are filled again, given as (target, file, way)."""
+        with self._transaction():
+            for target, file, way in restored:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO placement SELECT target, file, ?, placed_by FROM removed "
+                    "WHERE run = ? AND target = ? AND file = ?",
+                    (way, run, target, file),
+                )
+                self._connection.execute("DELETE FROM removed WHERE run = ? AND target = ?", (run, target))
+
+    def placed_twice(self, run: int) -> set[int]:
+        """Return the files that a run placed and that stand elsewhere in the sorted tree as well."""
+        rows = self._read(
+            "SELECT file FROM placement AS new WHERE run = ? AND EXISTS "
+            "(SELECT 1 FROM placement AS old WHERE old.file = new.file AND old.run != new.run)",
+            (run,),
+        )
+        return {file for (file,) in rows}
+
+    def container_path(self, file: int) -> bytes:
+        """Return the path of the archive, or compressed file, that a file came from; else nothing."""
+        rows = self._read(
+            "SELECT opened.path FROM file JOIN file AS opened ON opened.id = file.container WHERE file.id = ?", (file,)
+        )
+        return bytes(rows[0][0]) if rows else b""
+
+    def keep_undo(self, run: int, undone: str, taken: Iterable[str]) -> None:
+        """Note that a run was taken back, and what was taken away for it."""
         with self._transaction():
             execute = self._connection.execute
-            ((before,),) = execute("SELECT coalesce(max(id), 0) FROM run WHERE id < ?", (run,))
             self._connection.executemany("DELETE FROM placement WHERE target = ?", ((target,) for target in taken))
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO placement VALUES (?, ?, ?, ?)", ((*way, before) for way in restored)
-            )
             execute("DELETE FROM removed WHERE run = ?", (run,))
             execute("DELETE FROM plan")
             execute("UPDATE run SET undone = ? WHERE id = ?", (undone, run))
