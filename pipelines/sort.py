@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.base import BOARD, SESSION, StageTask, holds_something, now
 from pipelines.index import IndexDump
@@ -20,16 +19,22 @@ from tasks.lists import show_path, write_list
 from tasks.receipt import Receipt, digest_of
 from tasks.sort.conflict import CONFLICT_KINDS, compare_group
 from tasks.sort.layout import parse_layout
-from tasks.sort.place import Order, is_there, lead_to, names_in, place_all, still_holds, take_away
+from tasks.sort.place import (
+    Order,
+    Placed,
+    is_there,
+    lead_to,
+    names_in,
+    place_all,
+    still_holds,
+    take_away,
+    way_of,
+)
 from tasks.sort.plan import plan_files
 from tasks.sort.source import Sources
 from tasks.sort.store import Candidate, SortStore, Source
 from tasks.sort.tree import TreeNames
 from tasks.sort.visit import read_visit_overrides
-
-if TYPE_CHECKING:
-    pass
-
 
 _ADVANCE_EVERY = 1000
 
@@ -232,7 +237,9 @@ class SortStudy(StageTask):
             how=self.settings.sort.place,
             advance=lambda units: BOARD.advance("Sorting", units),
         ):
-            store.keep_placements(run, [(one.order.target, one.order.file, one.way) for one in batch if one.way])
+            store.keep_placements(
+                run, [(one.order.target, one.order.file, _way(one, sources)) for one in batch if one.way]
+            )
             lost += [(one.order.file, one.reason) for one in batch if one.reason]
             count += len(batch)
         self.requires().requires().try_again(len(lost))
@@ -257,6 +264,13 @@ def _order(source: Source, sources: Sources) -> Order:
         size=source.size,
         mtime_ns=-1 if ours else source.mtime_ns,
     )
+
+
+def _way(placed: Placed, sources: Sources) -> str:
+    """Name the way by which a file was placed, also if that was done by a run that was cut off."""
+    if placed.way != "there":
+        return placed.way
+    return way_of(placed.order.source, sources.in_tree(placed.order.target))
 
 
 def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
@@ -287,7 +301,7 @@ def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
         if os.path.lexists(target) and (source.present or source.placed_at):
             with suppress(OSError):
                 if is_there(sources.path_of(source), target, by_link=by_link):
-                    found.append((source.target, source.file, "there"))
+                    found.append((source.target, source.file, way_of(sources.path_of(source), target)))
     store.keep_placements(run, found)
 
 

@@ -9,10 +9,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tasks.errors import CollisionError, WorkspaceError
-from tasks.files import TEMPORARY_PREFIX, fsync_folder, refusals_named, same_content
+from tasks.files import TEMPORARY_PREFIX, fsync_folder, refusals_named, same_content, temporary_sibling
 
 _FICLONE = 0x40049409
 """The Linux request that shares a file's blocks without sharing its inode (ioctl_ficlone(2))."""
@@ -68,7 +69,7 @@ class Placed(NamedTuple):
     way
         "reflink", "hardlink", "copy", "symlink", or "there" if it was in place; empty if nothing was placed.
     reason
-        Why nothing was: "vanished", or "still-arriving" if the source is another file by now.
+        Why nothing was: "vanished", "unreadable", or "still-arriving" if the source is another file by now.
     """
 
     order: Order
@@ -101,7 +102,7 @@ def place_all(
     placer = _Placer(os.fsencode(tree), WAYS[how])
     done: list[Placed] = []
     taken = 0
-    with refusals_named(tree):
+    with refusals_named(tree), contextlib.closing(placer):
         for order in orders:
             try:
                 done.append(placer.place(order))
@@ -120,13 +121,17 @@ def place_all(
         raise CollisionError(count=taken, path=tree)
 
 
+class _UnreadableError(Exception):
+    """A source may not be read any more: no fault of the tree."""
+
+
 class _Placer:
     """Places files, remembering for each device that files come from the cheapest way that works from there."""
 
     def __init__(self, tree: bytes, ways: tuple[Way, ...]) -> None:
         self._tree = tree
         self._ways = ways
-        self._cheapest: dict[int, int] = {}
+        self._cheapest: dict[tuple[int, bool], int] = {}
         self._folder: str | None = None
         self._handle = -1
         self._folders: set[bytes] = set()
@@ -139,6 +144,8 @@ class _Placer:
             way = self._try_ways(order, name)
         except FileNotFoundError:
             return Placed(order, "", "vanished")
+        except _UnreadableError:
+            return Placed(order, "", "unreadable")
         if way != "there" and not self._is_what_was_meant(order, name, way):
             os.unlink(name, dir_fd=self._handle)
             return Placed(order, "", "still-arriving")
@@ -148,7 +155,7 @@ class _Placer:
         """Make a folder and hold it open: what is named relative to it is found without walking the whole path."""
         path = self._tree + b"/" + os.fsencode(folder)
         os.makedirs(path, mode=0o700, exist_ok=True)
-        self._leave()
+        self.close()
         self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self._folder = folder
         while path not in self._folders:
@@ -156,39 +163,43 @@ class _Placer:
             if path != self._tree:
                 path = path[: path.rindex(b"/")]
 
-    def _leave(self) -> None:
+    def close(self) -> None:
+        """Let go of the folder that is held open."""
         if self._folder is not None:
             os.close(self._handle)
             self._folder = None
 
     def make_durable(self) -> None:
         """Make the names that were given survive a power cut."""
-        self._leave()
+        self.close()
         for folder in sorted(self._folders):
             fsync_folder(folder)
         self._folders.clear()
 
     def _try_ways(self, order: Order, name: str) -> str:
-        cheapest = self._cheapest.get(order.device, 0)
-        for number in range(cheapest, len(self._ways)):
-            title, way = self._ways[number]
+        # A file of the tree itself is on its way to another place: a link to where it stood would soon lead nowhere.
+        own = self._ways[0] == _SYMLINK and order.source.startswith(self._tree + b"/")
+        ways = WAYS["auto"] if own else self._ways
+        cheapest = self._cheapest.get((order.device, own), 0)
+        for number in range(cheapest, len(ways)):
+            title, way = ways[number]
             try:
                 way(order.source, self._handle, name)
             except FileExistsError:
                 place = self._tree + b"/" + os.fsencode(order.target)
-                if is_there(order.source, place, by_link=self._ways[0] == _SYMLINK):
+                if is_there(order.source, place, by_link=ways[0] == _SYMLINK):
                     return "there"
                 raise CollisionError(count=1, path=os.fsdecode(self._tree)) from None
             except OSError as refusal:
                 if refusal.errno not in _NO_WAY:
                     raise
                 if number == cheapest and refusal.errno not in _NO_WAY_FOR_ONE:
-                    cheapest = self._cheapest[order.device] = number + 1
+                    cheapest = self._cheapest[order.device, own] = number + 1
                 continue
             return title
-        raise WorkspaceError(
-            path=os.fsdecode(self._tree), problem=f"cannot take files of the dump by {self._ways[-1][0]}"
-        )
+        if not stat.S_ISREG(os.lstat(order.source).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
+        raise WorkspaceError(path=os.fsdecode(self._tree), problem=f"cannot take files of the dump by {ways[-1][0]}")
 
     def _is_what_was_meant(self, order: Order, name: str, way: str) -> bool:
         """Tell whether what was placed is the file that the index knows, and no other by the same name."""
@@ -244,6 +255,21 @@ def still_holds(path: bytes, *, device: int, inode: int, size: int, mtime_ns: in
     return not linked or (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
 
 
+def lead_to(source: bytes, target: str, tree: str) -> None:
+    """Have a symbolic link of the tree lead to where its file is now; what is no link is left as it is."""
+    place = Path(tree, target)
+    try:
+        if os.readlink(os.fsencode(place)) == source:
+            return
+    except OSError:
+        return
+    beside = temporary_sibling(place)
+    with refusals_named(tree):
+        beside.unlink(missing_ok=True)
+        os.symlink(source, beside)
+        os.replace(beside, place)
+
+
 def is_there(source: bytes, target: bytes, *, by_link: bool) -> bool:
     """Tell whether the target is the source already, or an ordinary file with the same bytes.
 
@@ -260,6 +286,13 @@ def is_there(source: bytes, target: bytes, *, by_link: bool) -> bool:
     if not stat.S_ISREG(status.st_mode):
         return False
     return os.path.samefile(source, target) or same_content(source, target)
+
+
+def way_of(source: bytes, target: bytes) -> str:
+    """Tell by which way a file came to a place that it fills already; a reflink looks like a copy."""
+    if os.path.islink(target):
+        return "symlink"
+    return "hardlink" if os.path.samefile(source, target) else "copy"
 
 
 def _reflink(source: bytes, folder: int, name: str) -> None:
@@ -281,11 +314,12 @@ def _copy(source: bytes, folder: int, name: str) -> None:
         os.fsync(copy.fileno())
         original.seek(0)
         copy.seek(0)
-        same = True
-        while same and (piece := original.read(_PIECE)):
-            same = copy.read(len(piece)) == piece
-    if not same:
-        raise OSError(errno.EIO, "the copy differs from its source")
+        while True:
+            piece = original.read(_PIECE)
+            if piece != copy.read(_PIECE):
+                raise OSError(errno.EIO, "the copy differs from its source")
+            if not piece:
+                break
 
 
 def _symlink(source: bytes, folder: int, name: str) -> None:
@@ -301,10 +335,13 @@ def _ordinary(path: bytes) -> Iterator[BinaryIO]:
     except OSError as fault:
         if fault.errno == errno.ELOOP:
             raise FileNotFoundError(errno.ENOENT, "no ordinary file any more") from fault
+        if fault.errno == errno.EACCES:
+            raise _UnreadableError from fault
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "no ordinary file any more")
         yield stream
 
 

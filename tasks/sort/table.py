@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import MissingPackageError
-from tasks.files import refusals_named
+from tasks.files import written_atomically
 from tasks.lists import write_list
 from tasks.sort.store import SERIES_COLUMNS, SERIES_NUMBERS, SortStore
 
@@ -50,8 +49,10 @@ def _write_parquet(path: Path, rows: Iterator[tuple[str | int, ...]]) -> int:
         [(name, pyarrow.int64() if name in SERIES_NUMBERS else pyarrow.string()) for name in SERIES_COLUMNS]
     )
     count = 0
-    with refusals_named(path.parent), pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        os.chmod(path, 0o600)
+    with (
+        written_atomically(path, mode=0o600) as stream,
+        pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer,
+    ):
         while batch := list(itertools.islice(rows, _ROW_GROUP)):
             records = [dict(zip(SERIES_COLUMNS, row, strict=True)) for row in batch]
             writer.write_table(pyarrow.Table.from_pylist(records, schema))

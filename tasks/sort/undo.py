@@ -64,26 +64,30 @@ def undo_run(store: SortStore, sources: Sources, *, how: str, moment: str) -> Un
         for one in store.removed_by(number)
         if one.present or one.placed_at
     ]
-    restored = [
-        (done.order.target, done.order.file, done.way)
-        for batch in place_all(orders, tree, how=how, advance=lambda _: None)
-        for done in batch
-        if done.way
-    ]
-    elsewhere = {file for _, file, _ in restored}
+    restored = 0
+    for batch in place_all(orders, tree, how=how, advance=lambda _: None):
+        back = [(done.order.target, done.order.file, done.way) for done in batch if done.way]
+        # Before anything is taken away: what was put back may be the only copy then.
+        store.put_back(number, back)
+        restored += len(back)
+    elsewhere = store.placed_twice(number)
     placed = store.placed_by(number)
-    taken = [one.target for one in placed if one.file in elsewhere or _is_held(one, sources)]
+    taken = [one.target for one in placed if one.file in elsewhere or _is_held(one, store, sources)]
     take_away(taken, tree)
-    store.keep_undo(number, moment, taken, restored)
-    return Undone(run=number, taken=len(taken), restored=len(restored), kept=len(placed) - len(taken))
+    store.keep_undo(number, moment, taken)
+    return Undone(run=number, taken=len(taken), restored=restored, kept=len(placed) - len(taken))
 
 
-def _is_held(source: Source, sources: Sources) -> bool:
-    """Tell whether the bytes of a place stand in the dump, or among the unpacked files, as well."""
+def _is_held(source: Source, store: SortStore, sources: Sources) -> bool:
+    """Tell whether the dump holds the bytes of a place as well, in a file of their own or in an archive."""
     if not source.present:
         return False
     origin, place = sources.path_of(source), sources.in_tree(source.target)
     try:
+        if source.stored:
+            archive = os.lstat(sources.in_dump(store.container_path(source.file)))
+            if (archive.st_mtime_ns, archive.st_dev, archive.st_ino) != (source.mtime_ns, source.device, source.inode):
+                return False
         if source.way == "symlink" or not os.path.lexists(place):
             return True
         return os.path.samefile(origin, place) or same_content(origin, place)

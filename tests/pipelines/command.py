@@ -61,6 +61,20 @@ def luigi(*words: object, cwd: Path, env: Mapping[str, str] | None = None) -> En
     return run(luigi_words(*words), cwd=cwd, env=env)
 
 
+WITHOUT_ROOTS_RIGHTS = """
+import ctypes, os, sys
+for right in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root pass by the modes (capabilities(7))
+    if ctypes.CDLL(None).prctl(24, right, 0, 0, 0):  # PR_CAPBSET_DROP
+        sys.exit("the rights of root cannot be given up")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def of_anybody(command: list[str]) -> list[str]:
+    """Make of a command one that runs as somebody for whom modes count, which they do not for root."""
+    return [sys.executable, "-c", WITHOUT_ROOTS_RIGHTS, *command] if os.geteuid() == 0 else command
+
+
 def scanward(*words: object, cwd: Path) -> Ended:
     """Run `scanward WORDS` to its end."""
     return run([str(PROGRAMS / "scanward"), *map(str, words)], cwd=cwd)
