@@ -164,10 +164,16 @@ def sweep_temporaries(folder: Path, *, deep: bool = True) -> int:
 
 
 def _alive(process: int) -> bool:
+    """Tell whether a process is at work; one that is dead and was not collected by its parent is not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        status = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
         return True
-    return True
+    # The state follows the name, which stands in parentheses and may hold some itself (proc(5)).
+    return status.rpartition(b")")[2].split()[:1] != [b"Z"]

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,19 @@ def test_refusals_have_their_fault(number: int, fault: type[Exception], tmp_path
     with pytest.raises(fault) as caught, refusals_named(tmp_path):
         raise OSError(number, "SYNCANARY", "SYNCANARY")
     assert fault is OSError or "SYNCANARY" not in str(caught.value)
+
+
+def test_what_a_dead_process_left_is_swept_although_nobody_collected_it(tmp_path: Path) -> None:
+    """In a container the first process often collects nobody, and a killed worker keeps its number for ever."""
+    child = subprocess.Popen(["true"])
+    deadline = time.monotonic() + 30
+    while b") Z" not in Path(f"/proc/{child.pid}/stat").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    left = tmp_path / f"{TEMPORARY_PREFIX}{child.pid}-half"
+    left.touch()
+    try:
+        assert sweep_temporaries(tmp_path) == 1
+        assert not left.exists()
+    finally:
+        child.wait()
