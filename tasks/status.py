@@ -9,7 +9,13 @@ from tasks.receipt import read_receipt
 from tasks.sort.store import Run, SortStore
 from tasks.workspace import Workspace
 
-RECEIPTS = {"index": "Index", "plan": "Plan", "sort": "Sort", "deidentify": "De-identify", "prepare-review": "Prepare review"}
+RECEIPTS = {
+    "index": "Index",
+    "plan": "Plan",
+    "sort": "Sort",
+    "deidentify": "De-identify",
+    "prepare-review": "Prepare review",
+}
 """The receipts in the order of the graph: name to title."""
 
 _LATEST = 5

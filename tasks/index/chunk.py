@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -106,9 +106,9 @@ def pack(outcomes: Iterable[Outcome]) -> Packed:
     return Packed(headers=headers, rows=[encode(outcome) for outcome in kept])
 
 
-def write_chunk(path: Path, stamps: Iterable[FileStamp]) -> None:
-    """Freeze the list of files that one index chunk will read."""
-    write_atomically(path, b"".join(STAMP_RECORD % stamp for stamp in stamps), mode=0o600)
+def write_chunk(path: Path, stamps: Sequence[FileStamp]) -> None:
+    """Freeze the list of files that one index chunk will read; how many they are stands at its end."""
+    write_atomically(path, b"".join(STAMP_RECORD % stamp for stamp in stamps) + b"%d" % len(stamps), mode=0o600)
 
 
 def read_chunk(path: Path) -> list[FileStamp]:
@@ -118,8 +118,8 @@ def read_chunk(path: Path) -> list[FileStamp]:
     except OSError as fault:
         raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
     with _shape_checked(path):
-        stamps, rest = unpack_stamps(content)
-        if rest:
+        stamps, count = unpack_stamps(content)
+        if count != b"%d" % len(stamps):
             raise ValueError
     return stamps
 

@@ -31,6 +31,7 @@ from tasks.dicom.syntax import (
 )
 from tasks.dicom.text import SPECIFIC_CHARACTER_SET, decode_ascii, decode_text
 from tasks.index.row import ROW_FIELDS, SHARED_FIELDS, Container, IndexRow, Reject, SharedHeader
+from tasks.index.stranger import tell_stranger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -375,7 +376,7 @@ def _read(descriptor: int, path: bytes) -> IndexRow | Reject | Container:
         values = _pick_wanted(fetch, size, start.offset, explicit=start.explicit, meta=start.meta, head=head)
     except SyntaxRefusalError as refusal:
         if refusal.reason == "not-dicom":
-            return _tell_stranger(head, path)
+            return tell_stranger(head, path)
         if refusal.reason == "deflated":
             return _read_deflated(descriptor, path)
         if refusal.reason == "meta-damaged" and not any(head[132 : 132 + _NOTHING]):
@@ -401,36 +402,6 @@ def _pick_wanted(
         wanted = (NUMBER_OF_FRAMES,)
         values |= pick(fetch, size, stop, explicit=explicit, wanted=wanted, last=NUMBER_OF_FRAMES, head=head)
     return values
-
-
-def _tell_stranger(head: bytes, path: bytes) -> Reject | Container:
-    """Say what a file is that is no DICOM file."""
-    if head.startswith((b"\0\5\x16\7", b"\0\5\x16\0")):
-        # AppleDouble and AppleSingle (RFC 1740).
-        return Reject(path=path, reason="apple-double")
-    kind = ""
-    if head.startswith((b"PK\3\4", b"PK\5\6")) and not _is_document(head):
-        kind = "zip"
-    elif head.startswith(b"\x1f\x8b"):
-        kind = "gzip"
-    elif head.startswith(b"BZh") and head[3:4].isdigit():
-        kind = "bzip2"
-    elif head.startswith(b"\xfd7zXZ\0"):
-        kind = "xz"
-    elif head[257:262] == b"ustar":
-        kind = "tar"
-    return Container(path=path, kind=kind) if kind else Reject(path=path, reason="not-dicom")
-
-
-def _is_document(head: bytes) -> bool:
-    """Tell whether a zip is an office document or a Java archive, by the name of its first member.
-
-    Source: PKWARE APPNOTE section 4.3.7 (local file header), ECMA-376 part 2 (open packaging), OpenDocument 1.3 part 2
-    section 3.3, the JAR file specification.
-    """
-    length = int.from_bytes(head[26:28], "little")
-    name = head[30 : 30 + length]
-    return name in (b"[Content_Types].xml", b"mimetype") or name.startswith((b"META-INF/", b"_rels/"))
 
 
 def _sop_class(value: bytes, meta: bytes) -> str:

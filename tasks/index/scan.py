@@ -41,7 +41,7 @@ class Inventory:
     files
         How many ordinary files there are.
     refused
-        Links, special files, folders that could not be opened, and files that may still be being written; sorted by path.
+        Links, special files, folders that could not be opened, and files that may still be being written; by path.
     spool
         Where the ordinary files are listed.
     """
@@ -106,40 +106,39 @@ def _scan_folder(
     """Return the records of a folder's ordinary files, and the folders in it."""
     records: list[bytes] = []
     folders: list[bytes] = []
+    prefix = folder + b"/" if folder else b""
+    begin, end = (quiet.begin_ns, quiet.end_ns) if quiet else (1, 0)
     try:
-        entries = os.scandir(dump + b"/" + folder if folder else dump)
+        with os.scandir(dump + b"/" + folder if folder else dump) as entries:
+            for entry in entries:
+                # A hundred thousand turns a night on an unchanged dump: each call in here is seen.
+                path = prefix + entry.name
+                try:
+                    if entry.is_symlink():
+                        refused.append(Reject(path=path, reason="symlink"))
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    refused.append(Reject(path=path, reason="vanished"))
+                    continue
+                except OSError:
+                    refused.append(Reject(path=path, reason="unreadable"))
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    refused.append(Reject(path=path, reason="special-file"))
+                    continue
+                changed = status.st_mtime_ns
+                if begin <= changed <= end:
+                    refused.append(Reject(path=path, reason="still-arriving"))
+                    continue
+                records.append(STAMP_RECORD % (path, status.st_size, changed, status.st_dev, status.st_ino))
     except OSError as fault:
+        # Met when the folder is opened, or on the way through it.
         if not folder:
             problem = {FileNotFoundError: "does not exist", NotADirectoryError: "is not a folder"}
             raise DumpError(path=os.fsdecode(dump), problem=problem.get(type(fault), "cannot be read")) from fault
         refused.append(Reject(path=folder, reason="folder-unreadable"))
-        return records, folders
-    prefix = folder + b"/" if folder else b""
-    begin, end = (quiet.begin_ns, quiet.end_ns) if quiet else (1, 0)
-    with entries:
-        for entry in entries:
-            # A hundred thousand turns a night on an unchanged dump: each call in here is seen.
-            path = prefix + entry.name
-            try:
-                if entry.is_symlink():
-                    refused.append(Reject(path=path, reason="symlink"))
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                    continue
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                refused.append(Reject(path=path, reason="vanished"))
-                continue
-            except OSError:
-                refused.append(Reject(path=path, reason="unreadable"))
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                refused.append(Reject(path=path, reason="special-file"))
-                continue
-            changed = status.st_mtime_ns
-            if begin <= changed <= end:
-                refused.append(Reject(path=path, reason="still-arriving"))
-                continue
-            records.append(STAMP_RECORD % (path, status.st_size, changed, status.st_dev, status.st_ino))
     return records, folders

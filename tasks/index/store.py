@@ -22,17 +22,22 @@ from tasks.index.subgroup import subgroup_of
 SCHEMA_VERSION = 2
 """Raised when a table changes; an index of another version is refused, not guessed at."""
 
+_GONE, _HERE, _FRESH = 0, 1, 2
+"""What `file.present` says: the last scan saw it or not, or it was read since and the scan is not finished yet."""
+
 _PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
 _NOTHING = (None,) * (len(ROW_FIELDS) + 1)
 _LIMITED = "'archive-limit', 'archive-nested'"
+_NO_TIME = -(2**63)
 _STAMP = "path, size, mtime_ns, device, inode"
 _IDENTITY = "inode, device, size, mtime_ns"
 _SAME_STAMP = " AND ".join(f"{{0}}.{name} = {{1}}.{name}" for name in _STAMP.split(", "))
 _SAME_HEADER = " AND ".join(f"old.{name} IS fresh.{name}" for name in ("reject", "header", *ROW_FIELDS))
+_REWRITTEN = (
+    "FROM gone JOIN file AS old ON old.id = gone.id JOIN file AS fresh ON fresh.path = old.path "
+    f"WHERE fresh.present = {_FRESH} AND fresh.container IS NULL"
+)
 _FILE_COLUMNS = ("id", *_STAMP.split(", "), "reject", "container", "stored", "header", *ROW_FIELDS)
-
-_GONE, _HERE, _FRESH = 0, 1, 2
-"""What `file.present` says: the last scan saw it or not, or it was read since and the scan is not finished yet."""
 
 _INDEXED = (
     f"SELECT file.id, {_STAMP}, present, digest, stored, "  # noqa: S608 - names of our own fields
@@ -81,13 +86,15 @@ CREATE TABLE file (
     digest TEXT NOT NULL DEFAULT ''
 );
 {_FILE_INDEX_SCHEMA};
+CREATE TABLE last_number (file INTEGER NOT NULL);
+INSERT INTO last_number VALUES (0);
 CREATE TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, device INTEGER, inode INTEGER) WITHOUT ROWID;
 CREATE TABLE gone (inode INTEGER, device INTEGER, size INTEGER, mtime_ns INTEGER, id INTEGER,
     PRIMARY KEY (inode, device, size, mtime_ns, id)) WITHOUT ROWID;
 CREATE TABLE merged (chunk TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE found (change TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE refused (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID
-"""
+"""  # noqa: S608 - names of our own fields
 
 _HEADERS_AT_HAND = 50_000
 """Headers whose numbers are kept in memory while chunks are merged."""
@@ -164,12 +171,16 @@ class IndexStore(Database):
             for table in ("seen", "merged", "found"):
                 execute(f"DELETE FROM {table}")  # noqa: S608
             # Such files are read again, and those that a run read which never finished: nothing may be known of them.
-            execute(f"DELETE FROM file WHERE present = {_FRESH} OR reject IN ({_PASSING})")  # noqa: S608 - own codes
-            if limits_changed:
-                execute(
-                    f"UPDATE file SET mtime_ns = -1 WHERE reject IN ({_LIMITED}) AND container IS NULL "  # noqa: S608
-                    f"OR id IN (SELECT container FROM file WHERE reject IN ({_LIMITED}))"
-                )
+            execute(
+                f"DELETE FROM file WHERE present = {_FRESH} "  # noqa: S608 - own codes
+                f"OR (reject IN ({_PASSING}) AND container IS NULL)"
+            )
+            again = f"{_PASSING}, {_LIMITED}" if limits_changed else _PASSING
+            # A stamp that no file has, so that the archive is opened again; what was placed from it stands.
+            execute(
+                f"UPDATE file SET mtime_ns = {_NO_TIME} WHERE reject IN ({again}) AND container IS NULL "  # noqa: S608
+                f"OR id IN (SELECT container FROM file WHERE reject IN ({again}))"
+            )
             ((nothing_known,),) = execute("SELECT NOT EXISTS (SELECT 1 FROM file)")
             if not nothing_known:
                 self._connection.executemany("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", stamps)
@@ -199,16 +210,25 @@ class IndexStore(Database):
         stamps, packed
             Of the same length and in the same order.
         """
-        with self._transaction():
-            if self._connection.execute("INSERT OR IGNORE INTO merged VALUES (?)", (chunk,)).rowcount == 0:
-                return
-            ((last,),) = self._connection.execute("SELECT coalesce(max(id), 0) FROM file")
-            headers = [self._header(shared) for shared in packed.headers]
-            marks = ", ".join("?" * len(_FILE_COLUMNS))
-            self._connection.executemany(
-                f"INSERT INTO file ({', '.join(_FILE_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - our own names
-                _file_rows(last, stamps, packed.rows, headers),
-            )
+        try:
+            with self._transaction():
+                if self._connection.execute("INSERT OR IGNORE INTO merged VALUES (?)", (chunk,)).rowcount == 0:
+                    return
+                ((last,),) = self._connection.execute("SELECT file FROM last_number")
+                headers = [self._header(shared) for shared in packed.headers]
+                marks = ", ".join("?" * len(_FILE_COLUMNS))
+                self._connection.executemany(
+                    f"INSERT INTO file ({', '.join(_FILE_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - our own names
+                    _file_rows(last, stamps, packed.rows, headers),
+                )
+                # A number is given once: others may speak of a file by it that is forgotten here.
+                self._connection.execute(
+                    "UPDATE last_number SET file = max(file, (SELECT coalesce(max(id), 0) FROM file))"
+                )
+        except BaseException:
+            # Nothing of it stands, so neither do the numbers that its headers had got.
+            self._headers.clear()
+            raise
 
     def _header(self, shared: SharedHeader) -> int:
         """Return the number of a header that files share, noting it and its series if they are new."""
@@ -260,7 +280,7 @@ class IndexStore(Database):
             A count for each of `CHANGES`.
         """
         counts = dict.fromkeys(CHANGES, 0)
-        seen = f"EXISTS (SELECT 1 FROM seen WHERE {_SAME_STAMP.format('seen', 'file')})"
+        seen = f"EXISTS (SELECT 1 FROM seen WHERE {_SAME_STAMP.format('seen', 'file')})"  # noqa: S608 - our own names
         with self._transaction():
             execute = self._connection.execute
             if found := execute("SELECT change, count FROM found").fetchall():
@@ -275,8 +295,10 @@ class IndexStore(Database):
             ((before,),) = execute(f"SELECT count(*) FROM file WHERE present = {_HERE} AND container IS NULL")  # noqa: S608
             counts["unchanged"] = before - vanished
             if vanished:
-                counts["re_sent"], counts["changed"] = self._settle_rewritten(same_content)
+                counts["re_sent"] = self._settle_sent_again(same_content)
                 counts["moved"], counts["renamed"] = self._settle_moved()
+                # Only now: a path may hold what had another one, and what it held may have got another one.
+                ((counts["changed"],),) = execute(f"SELECT count(*) {_REWRITTEN}")
                 execute(
                     f"UPDATE file SET present = {_GONE} WHERE id IN (SELECT id FROM gone) "  # noqa: S608
                     "OR container IN (SELECT id FROM gone)"
@@ -299,24 +321,24 @@ class IndexStore(Database):
             )
         return counts
 
-    def _settle_rewritten(self, same_content: Callable[[IndexedFile, IndexedFile], bool]) -> tuple[int, int]:
-        """Find the paths that hold another file now; return how many of them were sent again, and changed."""
+    def _settle_sent_again(self, same_content: Callable[[IndexedFile, IndexedFile], bool]) -> int:
+        """Find the paths that hold another file with the bytes of the one before; return how many they are."""
         pairs = self._connection.execute(
-            f"SELECT old.id, fresh.id, {_SAME_HEADER} AND old.size = fresh.size AND old.header IS NOT NULL "  # noqa: S608
-            "FROM gone JOIN file AS old ON old.id = gone.id JOIN file AS fresh ON fresh.path = old.path "
-            f"WHERE fresh.present = {_FRESH} AND fresh.container IS NULL"
+            f"SELECT old.id, fresh.id {_REWRITTEN} AND {_SAME_HEADER} AND old.size = fresh.size "
+            "AND old.header IS NOT NULL"
         ).fetchall()
         sent_again = 0
-        for old, fresh, alike in pairs:
-            if alike and same_content(self._indexed(old), self._indexed(fresh)):
+        for old, fresh in pairs:
+            if same_content(self._indexed(old), self._indexed(fresh)):
                 self._adopt(old, fresh)
                 sent_again += 1
-        return sent_again, len(pairs) - sent_again
+        return sent_again
 
     def _settle_moved(self) -> tuple[int, int]:
         """Find the files that have another path now; return how many changed their folder, and only their name.
 
-        An inode is given to a new file when the old one is removed, so the header has to agree as well.
+        An inode is given to a new file when the old one is removed, so the header has to agree as well, and of an
+        archive the headers of all that is in it.
         """
         moved = renamed = 0
         settled: set[int] = set()
@@ -326,7 +348,7 @@ class IndexStore(Database):
             f"AND {_SAME_HEADER} ORDER BY fresh.path, old.path"
         ).fetchall()
         for old, fresh, old_path, new_path in pairs:
-            if old in settled or fresh in settled:
+            if old in settled or fresh in settled or not self._same_members(old, fresh):
                 continue
             settled |= {old, fresh}
             self._adopt(old, fresh)
@@ -336,14 +358,28 @@ class IndexStore(Database):
                 moved += 1
         return moved, renamed
 
-    def _adopt(self, old: int, fresh: int) -> None:
-        """Let a known file go on under the stamp of the one that was taken for new."""
-        execute = self._connection.execute
-        execute(
-            f"UPDATE file SET ({_STAMP}, stored, present) = "  # noqa: S608
-            f"(SELECT {_STAMP}, stored, {_HERE} FROM file WHERE id = ?) WHERE id = ?",
-            (fresh, old),
+    def _same_members(self, old: int, fresh: int) -> bool:
+        """Tell whether what two archives hold has equal headers, in the same order; any other file holds nothing."""
+        one, other = (
+            self._connection.execute(
+                f"SELECT size, reject, header, {', '.join(ROW_FIELDS)} FROM file WHERE container = ? ORDER BY id",  # noqa: S608
+                (container,),
+            ).fetchall()
+            for container in (old, fresh)
         )
+        return bool(one == other)
+
+    def _adopt(self, old: int, fresh: int) -> None:
+        """Let a known file, and what it holds, go on under the stamps of the ones that were taken for new."""
+        execute = self._connection.execute
+        of_container = "SELECT id FROM file WHERE container = ? ORDER BY id"
+        members = zip(execute(of_container, (old,)).fetchall(), execute(of_container, (fresh,)).fetchall(), strict=True)
+        for known, new in [(old, fresh), *((known, new) for (known,), (new,) in members)]:
+            execute(
+                f"UPDATE file SET ({_STAMP}, stored, present) = "  # noqa: S608
+                f"(SELECT {_STAMP}, stored, {_HERE} FROM file WHERE id = ?) WHERE id = ?",
+                (new, known),
+            )
         execute("DELETE FROM file WHERE id = ? OR container = ?", (fresh, fresh))
         execute("DELETE FROM gone WHERE id = ?", (old,))
 
@@ -426,7 +462,7 @@ class IndexStore(Database):
         )
         ((refused,),) = self._read("SELECT count(*) FROM refused")
         ((slow,),) = self._read(
-            "SELECT count(*) FROM header JOIN file ON file.header = header.id WHERE slow_path != '' AND present"
+            "SELECT count(*) FROM header CROSS JOIN file ON file.header = header.id WHERE slow_path != '' AND present"
         )
         return {
             "files": files + refused,
