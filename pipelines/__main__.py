@@ -227,7 +227,11 @@ def _export(options: argparse.Namespace) -> int:
     if path.suffix not in (".tsv", ".parquet"):
         raise UsageError(problem=f"{path} ends in neither .tsv nor .parquet.", remedy="The ending chooses the format.")
     with SortStore(workspace.index) as store:
-        count = export_series(store, path.absolute())
+        try:
+            count = export_series(store, path.absolute())
+        except (OSError, WorkspaceError) as fault:
+            remedy = "Give a place where you may write."
+            raise UsageError(problem=f"{path} cannot be written.", remedy=remedy) from fault
     sys.stdout.write(f"Wrote {count:,} series to {path}. Patients can be read in it.\n")
     return 0
 

@@ -171,8 +171,9 @@ class SortStudy(StageTask):
         return receipt.output_digest if receipt is not None and plan.complete() else ""
 
     def settings_digest(self) -> str:
-        """Name the way of placing."""
-        return digest_of({"place": self.settings.sort.place})
+        """Name the way of placing, and what links lead to."""
+        place = self.settings.sort.place
+        return digest_of({"place": place, "dump": os.fspath(self.settings.dump) if place == "symlink" else ""})
 
     def is_still_there(self, receipt: Receipt) -> bool:
         """Tell whether the sorted tree was not taken away."""
@@ -238,7 +239,9 @@ class SortStudy(StageTask):
             advance=lambda units: BOARD.advance("Sorting", units),
         ):
             store.keep_placements(
-                run, [(one.order.target, one.order.file, _way(one, sources)) for one in batch if one.way]
+                run,
+                [(one.order.target, one.order.file, _way(one, sources)) for one in batch if one.way],
+                stood={one.order.target for one in batch if one.way == "there"},
             )
             lost += [(one.order.file, one.reason) for one in batch if one.reason]
             count += len(batch)
@@ -302,7 +305,7 @@ def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
             with suppress(OSError):
                 if is_there(sources.path_of(source), target, by_link=by_link):
                     found.append((source.target, source.file, way_of(sources.path_of(source), target)))
-    store.keep_placements(run, found)
+    store.keep_placements(run, found, stood={target for target, _, _ in found})
 
 
 def _missing(rows: Iterable[tuple[str, int]], tree: str) -> Iterator[str]:

@@ -236,19 +236,19 @@ def candidates(draw: st.DrawFn, *, most: int = 8) -> list[Candidate]:
 
     Equal content has an equal header, as it must.
     """
-    contents = draw(st.lists(index_rows(), min_size=1, max_size=most))
-    chosen = draw(st.lists(st.integers(0, len(contents) - 1), max_size=2 * most))
+    uids = draw(st.lists(st.sampled_from(("", "2.25.1", "2.25.2", "2.25.3")), min_size=1, max_size=most))
+    chosen = draw(st.lists(st.tuples(st.integers(0, len(uids) - 1), st.booleans()), max_size=2 * most))
     files = [
         Candidate(
             file=number,
             path=f"{number:03d}".encode("ascii"),
-            present=draw(st.booleans()),
-            digest=hashlib.sha256(str(content).encode("ascii")).hexdigest(),
+            present=present,
+            digest=hashlib.sha256(b"%d" % content).hexdigest(),
             header=content,
-            sop_instance_uid=contents[content].sop_instance_uid,
-            values=tuple(getattr(contents[content], name) for name in ROW_FIELDS),
+            sop_instance_uid=uids[content],
+            values=tuple(uids[content] if name == "sop_instance_uid" else "" for name in ROW_FIELDS),
         )
-        for number, content in enumerate(chosen, 1)
+        for number, (content, present) in enumerate(chosen, 1)
     ]
     return sorted(files, key=lambda file: (file.sop_instance_uid, file.path))
 

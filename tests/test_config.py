@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.config import StudySettings, read_study
 from tasks.errors import StudyFileError
+from tasks.sort.place import WAYS
 from tests import strategies
 from tests.conftest import REPOSITORY
 
@@ -28,7 +29,58 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.dump == tmp_path / "in"
     assert settings.workspace == Path("/srv/trial")
     assert settings.deidentify.pseudonyms == tmp_path / "../list.csv"
-    assert (settings.deidentify.prefix, settings.chunks.index_files) == ("SUB", 2000)
+    assert (settings.deidentify.prefix, settings.chunks.review_series) == ("SUB", 20)
+    settings = _read(tmp_path, GOOD + '[sort]\nvisits = "lists/visits.csv"\n')
+    assert settings.sort.visits == tmp_path / "lists/visits.csv"
+
+
+def test_what_is_not_said_is_as_it_is_for_most(tmp_path: Path) -> None:
+    """No file waits, archives of a few hundred gigabytes are opened, and the cheapest safe way of placing is taken."""
+    settings = _read(tmp_path, GOOD)
+    assert settings.index.quiet_seconds == 0
+    assert settings.archives.depth == 2
+    assert settings.archives.member_bytes <= settings.archives.total_bytes
+    assert (settings.sort.layout, settings.sort.file_name, settings.sort.place) == ("patient-date-series", "", "auto")
+    assert (settings.sort.visit_gap_hours, settings.sort.visits) == (4, None)
+    assert settings.review.incomplete == "flag"
+
+
+def test_every_key_can_be_set(tmp_path: Path) -> None:
+    text = """
+[index]
+quiet_seconds = 0.5
+[archives]
+members = 1
+member_bytes = 2
+total_bytes = 3
+ratio = 4
+depth = 0
+[sort]
+layout = "flat-series"
+file_name = "{instance_hash}"
+place = "symlink"
+visit_gap_hours = 12
+[review]
+incomplete = "wait"
+"""
+    settings = _read(tmp_path, GOOD + text)
+    assert settings.index.quiet_seconds == 0.5
+    assert settings.archives.model_dump() == {
+        "members": 1,
+        "member_bytes": 2,
+        "total_bytes": 3,
+        "ratio": 4,
+        "depth": 0,
+    }
+    assert (settings.sort.layout, settings.sort.file_name) == ("flat-series", "{instance_hash}")
+    assert (settings.sort.place, settings.sort.visit_gap_hours) == ("symlink", 12)
+    assert settings.review.incomplete == "wait"
+
+
+@pytest.mark.parametrize("place", ["auto", "reflink", "hardlink", "copy", "symlink"])
+def test_every_way_of_placing_can_be_asked_for(place: str, tmp_path: Path) -> None:
+    assert _read(tmp_path, GOOD + f'[sort]\nplace = "{place}"').sort.place == place
+    assert place in WAYS
 
 
 def test_words_of_the_command_line_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +142,26 @@ review_series = 2.5
         (GOOD + "[chunks]\nindex_files = 1000000", "chunks.index_files "),
         (GOOD + "[[chunks]]\nindex_files = 1", "chunks "),
         (GOOD + "[monitor]\n", "monitor is no key"),
+        (GOOD + "[index]\nquiet_seconds = -1", "index.quiet_seconds "),
+        (GOOD + "[index]\nquiet_seconds = 1e9", "index.quiet_seconds "),
+        (GOOD + "[index]\nquiet_seconds = inf", "index.quiet_seconds "),
+        (GOOD + '[index]\nquiet_seconds = "60"', "index.quiet_seconds "),
+        (GOOD + "[index]\nquiet_minutes = 1", "index.quiet_minutes is no key"),
+        (GOOD + "[archives]\nmembers = 0", "archives.members "),
+        (GOOD + "[archives]\nmember_bytes = 1.5", "archives.member_bytes "),
+        (GOOD + "[archives]\ntotal_bytes = 0", "archives.total_bytes "),
+        (GOOD + "[archives]\nratio = -1", "archives.ratio "),
+        (GOOD + "[archives]\ndepth = 9", "archives.depth "),
+        (GOOD + "[archives]\ndepth = true", "archives.depth "),
+        (GOOD + '[sort]\nplace = "move"', "sort.place "),
+        (GOOD + '[sort]\nplace = ""', "sort.place "),
+        (GOOD + '[sort]\nlayout = ""', "sort.layout "),
+        (GOOD + "[sort]\nlayout = 3", "sort.layout "),
+        (GOOD + "[sort]\nvisit_gap_hours = -1", "sort.visit_gap_hours "),
+        (GOOD + "[sort]\nvisit_gap_hours = nan", "sort.visit_gap_hours "),
+        (GOOD + '[sort]\nvisits = ""', "sort.visits names no file or folder"),
+        (GOOD + '[review]\nincomplete = "hide"', "review.incomplete "),
+        (GOOD + "[review]\nincomplete = true", "review.incomplete "),
     ],
 )
 def test_each_fault_is_refused(text: str, fault: str, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tasks.files import (
     temporary_sibling,
     write_atomically,
     write_json,
+    written_atomically,
 )
 from tests import strategies
 from tests.builders.disks import tiny_disk, unprivileged
@@ -80,6 +81,34 @@ def test_obstacles_are_not_overwritten(obstacle: str, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"theirs"
 
 
+def test_what_is_written_piece_by_piece_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with written_atomically(path, mode=0o600) as stream:
+        stream.write(b"n")
+        stream.flush()
+        assert path.read_bytes() == b"old"
+        stream.write(b"ew")
+    assert path.read_bytes() == b"new"
+    assert _mode(path) == 0o600
+    with pytest.raises(ZeroDivisionError), written_atomically(path) as stream:  # noqa: PT012 - both must be within
+        stream.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_disk_that_fills_up_while_it_is_written_leaves_the_old_content(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        path = disk / "file"
+        write_atomically(path, b"old")
+        with pytest.raises(DiskFullError), written_atomically(path) as stream:  # noqa: PT012 - which write it is, none knows
+            for _ in range(100):
+                stream.write(bytes(1 << 12))
+        assert path.read_bytes() == b"old"
+        assert os.listdir(disk) == ["file"]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -103,6 +132,17 @@ def test_killed_while_writing_leaves_the_old_content(moment: str, tmp_path: Path
     assert len(os.listdir(tmp_path)) == 2
     assert sweep_temporaries(tmp_path) == 1
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_sweep_looks_no_deeper_than_it_is_told(tmp_path: Path) -> None:
+    """What lies below may be a tree of a million files that another sweep looks after."""
+    (tmp_path / "below").mkdir()
+    for folder in (tmp_path, tmp_path / "below"):
+        (folder / f"{TEMPORARY_PREFIX}{os.getpid()}-x").touch()
+    assert sweep_temporaries(tmp_path, deep=False) == 1
+    assert os.listdir(tmp_path) == ["below"]
+    assert len(os.listdir(tmp_path / "below")) == 1
+    assert sweep_temporaries(tmp_path) == 1
 
 
 def test_sweep_spares_what_lives_and_what_is_not_ours(tmp_path: Path) -> None:
@@ -151,7 +191,8 @@ def test_same_content_and_digest_compare_bytes(
     one.write_bytes(left)
     other.write_bytes(right)
     assert same_content(one, other) == (left == right)
-    assert file_digest(one) == hashlib.sha256(left).hexdigest()
+    assert same_content(os.fsencode(one), os.fsencode(other)) == (left == right)
+    assert file_digest(one) == file_digest(os.fsencode(one)) == hashlib.sha256(left).hexdigest()
 
 
 def test_same_content_sees_the_last_bit_of_a_large_file(tmp_path: Path) -> None:

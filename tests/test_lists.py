@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import stat
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,36 @@ def _escaped(name: bytes) -> str:
 def test_names_stay_readable(tmp_path: Path) -> None:
     write_list(tmp_path / "list", ("file",), [("Müller 山田 t1.dcm",)])
     assert (tmp_path / "list").read_text("utf-8") == "file\nMüller 山田 t1.dcm\n"
+
+
+def test_rows_that_come_one_by_one_are_written_as_they_come(tmp_path: Path) -> None:
+    """A plan has a row a file: a million of them never stand in memory at once."""
+
+    def rows() -> Iterator[tuple[str, str]]:
+        for number in range(30_000):
+            yield f"{number:040d}", "x" * 40
+
+    tracemalloc.start()
+    try:
+        write_list(tmp_path / "list", ("file", "target"), rows())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "list").stat().st_size > 2_000_000
+    assert peak < 1_000_000
+
+
+def test_rows_that_break_off_leave_the_list_before(tmp_path: Path) -> None:
+    write_list(tmp_path / "list", ("file",), [("before",)])
+
+    def rows() -> Iterator[tuple[str]]:
+        yield ("after",)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_list(tmp_path / "list", ("file",), rows())
+    assert read_list(tmp_path / "list") == [{"file": "before"}]
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
 
 
 def test_list_is_for_its_owner_only(tmp_path: Path) -> None:

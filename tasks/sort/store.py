@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -436,10 +436,10 @@ class SortStore(IndexStore):
         return [Source(*row) for row in rows]
 
     def linked(self) -> Iterator[Source]:
-        """Yield what may stand in the sorted tree by a symbolic link and is in the dump, by target."""
+        """Yield what stands in the sorted tree by a symbolic link and is in the dump, by target."""
         rows = self._stream(
             "SELECT target, file.id, path, stored, present, size, mtime_ns, device, inode, target, way "
-            "FROM placement CROSS JOIN file ON file.id = placement.file WHERE way IN ('symlink', 'there') AND present "
+            "FROM placement CROSS JOIN file ON file.id = placement.file WHERE way = 'symlink' AND present "
             "ORDER BY target"
         )
         return (Source(*row) for row in rows)
@@ -460,10 +460,16 @@ class SortStore(IndexStore):
             "(SELECT 1 FROM plan WHERE plan.target = placement.target AND kept IS NULL) ORDER BY target"
         )
 
-    def keep_placements(self, run: int, ways: Sequence[tuple[str, int, str]]) -> None:
+    def keep_placements(
+        self, run: int, ways: Sequence[tuple[str, int, str]], *, stood: Collection[str] = frozenset()
+    ) -> None:
         """Note what was placed, given as (target, file, way), in the order of `to_place`.
 
-        What was there before stays the work of the run that placed it, also if another file fills the place now.
+        Parameters
+        ----------
+        stood
+            The targets where nothing had to be done. Where the index knows how such a place was filled it stays the
+            work of that run, also if the plan wants another file of the same content there now.
         """
         if not ways:
             return
@@ -471,8 +477,7 @@ class SortStore(IndexStore):
         others = [(target, file, way) for target, file, way in ways if way != common]
         with self._transaction():
             execute = self._connection.execute
-            found = any(way == "there" for _, _, way in ways)
-            if found or len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
+            if stood or len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
                 others = list(ways)
             else:
                 # What the plan says already SQLite copies many times faster than it takes it from us.
@@ -482,12 +487,10 @@ class SortStore(IndexStore):
                     "AND plan.target BETWEEN ? AND ? ORDER BY plan.target",
                     (common, run, ways[0][0], ways[-1][0]),
                 )
-            self._connection.executemany(
-                "INSERT INTO placement VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET file = excluded.file, "
-                "way = CASE excluded.way WHEN 'there' THEN way ELSE excluded.way END, "
-                "run = CASE excluded.way WHEN 'there' THEN run ELSE excluded.run END",
-                ((*way, run) for way in others),
-            )
+            note = "INSERT INTO placement VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET file = excluded.file"
+            note_anew = note + ", way = excluded.way, run = excluded.run"
+            for one in others:
+                execute(note if one[0] in stood else note_anew, (*one, run))
 
     def _is_all_of_plan(self, ways: Sequence[tuple[str, int, str]]) -> bool:
         """Tell whether what was placed is all that the plan wants between the first and the last place."""

@@ -155,6 +155,7 @@ def test_links_follow_the_files_that_move(tmp_path: Path) -> None:
     assert through_links(tree) == contents(study.dump)
 
 
+@LONG
 def test_two_nights_make_the_tree_of_one(tmp_path: Path) -> None:
     """Series whose files arrive on two nights join; a duplicate and a conflict that come later change no content."""
     whole, parts = Study(tmp_path / "a"), Study(tmp_path / "b")
@@ -207,7 +208,7 @@ def deadly(moment: str, stage: str, study: Study) -> Ended:
         ("before", "index"),
         pytest.param("behind", "index", marks=LONG),
         pytest.param("before", "plan", marks=LONG),
-        ("before", "sort"),
+        pytest.param("before", "sort", marks=LONG),
     ],
 )
 def test_killed_at_a_receipt_and_started_again_tells_the_same(moment: str, stage: str, tmp_path: Path) -> None:
@@ -423,6 +424,7 @@ def test_an_archive_that_left_the_dump_leaves_its_images_in_the_tree(tmp_path: P
     assert not unpacked.exists() or list(unpacked.rglob("*.dcm")) == []
 
 
+@LONG
 def test_an_archive_that_was_sent_again_adds_what_is_new_in_it(tmp_path: Path) -> None:
     study = Study(tmp_path)
     study.dump.mkdir()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import sqlite3
+import stat
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRBigEndian
 
 from tasks import __version__
 from tasks.config import StudySettings, read_study
-from tests.builders.world import make_dump
+from tasks.lists import read_list
+from tests.builders.world import make_dump, make_instance, write_instance
 from tests.conftest import REPOSITORY
 from tests.pipelines.command import (
     Ended,
@@ -50,11 +56,14 @@ def test_the_study_file_shows_every_key_with_its_default(tmp_path: Path) -> None
     assert scanward("init", "mine.toml", cwd=tmp_path).code == 0
     text = (tmp_path / "mine.toml").read_text("utf-8")
     shown = StudySettings.model_validate_json(json.dumps(tomllib.loads(text)))
-    assert shown.chunks == StudySettings.model_fields["chunks"].default
-    assert shown.deidentify == StudySettings.model_fields["deidentify"].default
-    for section in ("chunks", "deidentify"):
+    sections = [name for name in StudySettings.model_fields if name not in ("dump", "workspace")]
+    assert set(sections) >= {"index", "archives", "sort", "deidentify", "review", "chunks"}
+    for section in sections:
+        assert getattr(shown, section) == StudySettings.model_fields[section].default, section
+        _, _, below = text.partition(f"\n[{section}]\n")
+        own, _, _ = below.partition("\n[")
         for key in type(getattr(shown, section)).model_fields:
-            assert re.search(rf"^(# )?{key} = ", text, re.MULTILINE), key
+            assert re.search(rf"^(# )?{key} = ", own, re.MULTILINE), f"{section}.{key}"
 
 
 def test_what_init_wrote_can_be_run(tmp_path: Path) -> None:
@@ -129,14 +138,15 @@ def test_doctor_looks_at_the_folders_of_a_study(tmp_path: Path) -> None:
         assert "placing" in ended.out
 
 
-@pytest.mark.parametrize("command", ["doctor", "status"])
+@pytest.mark.parametrize("command", ["doctor", "status", "plan", "undo", "export"])
 def test_faults_of_a_study_end_with_their_codes(command: str, tmp_path: Path) -> None:
+    said = ["index", "export", "series.tsv"] if command == "export" else [command]
     (tmp_path / "bad.toml").write_text("dump = 7\n")
     study = write_study(tmp_path / "gone.toml", dump=tmp_path / "nowhere", workspace=tmp_path / "w")
     taken = write_study(tmp_path / "taken.toml", dump=tmp_path, workspace=tmp_path / "w")
     for code, words in {3: ["--study", "bad.toml"], 4: ["--study", study], 5: ["--study", taken]}.items():
-        assert_one_sentence(scanward(command, *words, cwd=tmp_path), code)
-    debug = scanward("--debug", command, "--study", "bad.toml", cwd=tmp_path)
+        assert_one_sentence(scanward(*said, *words, cwd=tmp_path), code)
+    debug = scanward("--debug", *said, "--study", "bad.toml", cwd=tmp_path)
     assert debug.code == 3
     assert "Traceback" in debug.err
 
@@ -147,34 +157,99 @@ def test_status_without_a_study_ends_with_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "to ask is not to make"
 
 
+HOLDS = {
+    "patients": 2,
+    "dicom_studies": 2,
+    "series": 4,
+    "instances": 12,
+    "dicom_files": 14,
+    "incomplete_series": 0,
+    "conflicts": 0,
+    "duplicates": 0,
+    "rejected": 2,
+    "archives_opened": 0,
+    "read_by_pydicom": 1,
+}
+"""What the dump of the next test holds once it is indexed."""
+
+
 def test_status_follows_the_work_and_changes_nothing(tmp_path: Path) -> None:
-    make_dump(tmp_path / "dump", patients=2, series=2, instances=2)
-    (tmp_path / "dump" / "junk").write_bytes(b"no image")
-    study = ("--dump", tmp_path / "dump", "--workspace", tmp_path / "w")
-    stages = {"Index": "index", "Sort": "sort", "De-identify": "deidentify", "Prepare review": "prepare-review"}
-    done = 0
-    for task, now_done in (("IndexDump", 1), ("SortStudy", 2), ("DeidentifyStudy", 3), ("PrepareReview", 4)):
+    dump = tmp_path / "dump"
+    files = make_dump(dump, patients=2, series=2, instances=3)
+    (dump / "junk").write_bytes(b"no image")
+    (dump / "empty").touch()
+    shutil.copy(files[0], dump / "duplicate")
+    write_instance(dump / "conflict", make_instance(1, 1, 1, 2, ImageComments="another"))
+    # One whose header pydicom has to read; and a series in which a number is missing.
+    write_instance(files[3], make_instance(1, 1, 2, 1), transfer_syntax=ExplicitVRBigEndian)
+    write_instance(files[-1], make_instance(2, 1, 2, 9))
+    study = ("--dump", dump, "--workspace", tmp_path / "w")
+    stages = {
+        "Index": "index",
+        "Plan": "plan",
+        "Sort": "sort",
+        "De-identify": "deidentify",
+        "Prepare review": "prepare-review",
+    }
+    work = ("IndexDump", "PlanSort", "SortStudy", "DeidentifyStudy", "PrepareReview")
+    for done, task in enumerate(work, 1):
         assert luigi(task, *study, cwd=tmp_path).code == 0
-        done = now_done
         before = times(tmp_path / "w")
         ended = scanward("status", "--workspace", "w", "--json", cwd=tmp_path)
         assert ended.code == 0, ended.said
         assert len(ended.out.splitlines()) == 1
         status = json.loads(ended.out)
         assert status["scanward"] == __version__
-        assert status["holds"] == {"patients": 2, "dicom_studies": 2, "series": 4, "instances": 8, "dicom_files": 8}
+        planned = {"incomplete_series": 1, "conflicts": 2, "duplicates": 1} if done > 1 else {}
+        assert status["holds"] == HOLDS | planned
+        assert list(status["stages"]) == list(stages)
         told = {name: stage for name, stage in status["stages"].items() if stage}
         assert list(told) == list(stages)[:done]
         for name, stage in told.items():
             assert stage["counts"] == counts_of(tmp_path / "w", stages[name])
+        assert [(run["placed"], run["removed"], run["undone"]) for run in status["runs"]] == [(13, 0, "")] * (done > 2)
         assert times(tmp_path / "w") == before
-    assert status["stages"]["Sort"]["reasons"] == {"not-dicom": 1}
+    assert status["stages"]["Sort"]["reasons"] == {"empty": 1, "not-dicom": 1}
+    assert status["stages"]["Plan"]["reasons"] == {"instance-gap": 1}
 
     text = scanward("status", *study, cwd=tmp_path)
     assert text.code == 0
-    assert "9 files seen" in text.out
-    assert "1 x not-dicom" in text.out
-    assert "Synthetic" not in text.out, "numbers, and no patient"
+    for words in ("16 files seen", "1 x not-dicom", "1 x empty", "1 x instance-gap", "13 placed, 0 taken away"):
+        assert words in text.out, words
+    for name, count in status["holds"].items():
+        assert re.search(rf"^{name.replace('_', ' ')} +{count} *$", text.out, re.MULTILINE), name
+    assert "Synthetic" not in text.out + ended.out, "numbers, and no patient"
+
+
+def test_status_tells_the_last_runs_first(tmp_path: Path) -> None:
+    make_dump(tmp_path / "dump")
+    study = ("--dump", tmp_path / "dump", "--workspace", tmp_path / "w")
+    for night in range(3):
+        write_instance(tmp_path / "dump" / f"{night}", make_instance(instance=2 + night))
+        assert luigi("SortStudy", *study, cwd=tmp_path).code == 0
+    # A night that brings nothing is no run; one that was undone is told as such.
+    assert luigi("SortStudy", *study, cwd=tmp_path).code == 0
+    assert scanward("undo", *study, cwd=tmp_path).code == 0
+    runs = json.loads(scanward("status", *study, "--json", cwd=tmp_path).out)["runs"]
+    assert [(run["run"], run["placed"], run["software"]) for run in runs] == [
+        (3, 1, __version__),
+        (2, 1, __version__),
+        (1, 2, __version__),
+    ]
+    assert [bool(run["undone"]) for run in runs] == [True, False, False]
+    assert all(run["started"] <= run["finished"] and run["finished"].endswith("+00:00") for run in runs)
+    text = scanward("status", *study, cwd=tmp_path).out
+    assert re.search(r"^Run 3, \S+ to undone \S+: 1 placed", text, re.MULTILINE)
+    assert text.index("Run 3,") < text.index("Run 2,") < text.index("Run 1,")
+
+
+def test_status_of_a_workspace_in_which_nothing_was_done(tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    assert scanward("doctor", "--dump", "dump", "--workspace", "w", cwd=tmp_path).code == 0
+    status = json.loads(scanward("status", "--workspace", "w", "--json", cwd=tmp_path).out)
+    assert (status["holds"], status["runs"]) == ({}, [])
+    assert not any(status["stages"].values())
+    assert scanward("status", "--workspace", "w", cwd=tmp_path).code == 0
 
 
 def test_status_tells_a_person_what_is_not_done(tmp_path: Path) -> None:
@@ -185,12 +260,116 @@ def test_status_tells_a_person_what_is_not_done(tmp_path: Path) -> None:
     assert "Prepare review: not done yet" in ended.out
 
 
+def test_status_of_a_workspace_of_another_version_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "w" / "identified").mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / "w" / "identified" / "index.db")) as connection:
+        connection.execute("CREATE TABLE file (id INTEGER PRIMARY KEY)")
+        connection.execute("PRAGMA user_version = 1")
+    for words in (["status"], ["index", "export", "series.tsv"]):
+        ended = scanward(*words, "--workspace", "w", cwd=tmp_path)
+        assert_one_sentence(ended, 11)
+        assert "cannot be read: it has the format 1, not 2. Delete it" in ended.err
+    assert not (tmp_path / "series.tsv").exists()
+
+
+# --- the table of series
+
+
+@pytest.fixture(scope="module")
+def sorted_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with a workspace in which something was sorted."""
+    folder = tmp_path_factory.mktemp("sorted")
+    make_dump(folder / "dump", patients=2, series=2, instances=3)
+    assert luigi("SortStudy", "--dump", "dump", "--workspace", "w", cwd=folder).code == 0
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["tsv", "parquet"])
+def test_export_writes_a_row_for_each_series(ending: str, sorted_study: Path, tmp_path: Path) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed (the extra `parquet`)")
+    path = tmp_path / f"series.{ending}"
+    before = times(sorted_study / "w")
+    ended = scanward("index", "export", path, "--workspace", "w", cwd=sorted_study)
+    assert ended.code == 0, ended.said
+    assert ended.out == f"Wrote 4 series to {path}. Patients can be read in it.\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert times(sorted_study / "w") == before
+    rows = read_list(path) if ending == "tsv" else pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    assert [(row["patient_id"], row["series_number"], int(row["files"])) for row in rows] == [
+        ("SYNWORLD0001", "1", 3),
+        ("SYNWORLD0001", "2", 3),
+        ("SYNWORLD0002", "1", 3),
+        ("SYNWORLD0002", "2", 3),
+    ]
+    for row in rows:
+        folder = sorted_study / "w" / "identified" / "sorted" / row["folder"]
+        assert len(list(folder.iterdir())) == 3
+        assert row["modality"] == "MR"
+
+
+def test_export_without_pyarrow_says_how_to_get_it(sorted_study: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pyarrow'] = None\n")
+    words = ["index", "export", str(tmp_path / "series.parquet"), "--workspace", str(sorted_study / "w")]
+    command = [sys.executable, "-m", "pipelines", *words]
+    ended = run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert_one_sentence(ended, 7)
+    assert "pip install 'scanward[parquet]'" in ended.err
+    assert not (tmp_path / "series.parquet").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "folder"])
+def test_export_refuses_to_write_over_what_is_there(kind: str, sorted_study: Path, tmp_path: Path) -> None:
+    path = tmp_path / "series.tsv"
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    ended = scanward("index", "export", path, "--workspace", sorted_study / "w", cwd=tmp_path)
+    assert_one_sentence(ended, 2)
+    assert "is there already" in ended.err
+    assert os.listdir(tmp_path) == ["series.tsv"]
+    assert kind != "file" or path.read_text() == "precious"
+
+
+def test_export_says_what_is_wrong_with_the_place(sorted_study: Path, tmp_path: Path) -> None:
+    (tmp_path / "dump").mkdir()
+    workspace = ("--workspace", sorted_study / "w")
+    for words, code in (
+        (("series.csv", *workspace), 2),
+        (("series", *workspace), 2),
+        (("series.tsv", "--workspace", "nowhere"), 2),
+        (("no such folder/series.tsv", *workspace), 2),
+        (("/proc/series.tsv", *workspace), 2),
+    ):
+        assert_one_sentence(scanward("index", "export", *words, cwd=tmp_path), code)
+    assert scanward("doctor", "--dump", "dump", "--workspace", "new", cwd=tmp_path).code == 0
+    ended = scanward("index", "export", "series.tsv", "--workspace", "new", cwd=tmp_path)
+    assert_one_sentence(ended, 2)
+    assert ended.err == "This workspace has no index yet. Run SortStudy first.\n"
+    assert sorted(os.listdir(tmp_path)) == ["dump", "new"]
+
+
 def test_version_is_the_one_of_the_package(tmp_path: Path) -> None:
     ended = scanward("--version", cwd=tmp_path)
     assert (ended.code, ended.out) == (0, f"scanward {__version__}\n")
 
 
-@pytest.mark.parametrize("words", [[], ["sing"], ["init", "a", "b"], ["status", "--studdy", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["sing"],
+        ["init", "a", "b"],
+        ["status", "--studdy", "x"],
+        ["plan", "--workers", "none"],
+        ["undo", "3"],
+        ["index"],
+        ["index", "export"],
+    ],
+)
 def test_words_that_do_not_parse_end_with_2(words: list[str], tmp_path: Path) -> None:
     ended = scanward(*words, cwd=tmp_path)
     assert ended.code == 2

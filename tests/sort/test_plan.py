@@ -5,176 +5,174 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Iterable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.index.row import FileStamp, IndexRow
-from tasks.index.store import IndexedFile
-from tasks.sort.layout import fold, place_of, short_hash
-from tasks.sort.plan import SortPlan, files_to_digest, plan_sort
+from tasks.index.row import ROW_FIELDS
+from tasks.sort.plan import plan_files
+from tasks.sort.store import Candidate, Planned
 from tests import strategies
 
-EMPTY = IndexRow(path=b"", **{field.name: "" for field in fields(IndexRow) if field.name != "path"})
+DIFFERENT = "pixel-data"
 
 
-def _file(number: int, *, path: str = "", present: bool = True, **values: str) -> IndexedFile:
-    name = (path or f"{number:03d}").encode()
-    stamp = FileStamp(path=name, size=1, mtime_ns=1, device=1, inode=number)
-    return IndexedFile(file=number, stamp=stamp, present=present, digest="", row=replace(EMPTY, path=name, **values))
+def candidate(number: int, uid: str = "", content: str = "", *, path: str = "", present: bool = True) -> Candidate:
+    """Make up a file; without `content` it was not digested."""
+    values = tuple(uid if name == "sop_instance_uid" else "" for name in ROW_FIELDS)
+    digest = digest_of(content) if content else ""
+    return Candidate(number, (path or f"{number:03d}").encode(), present, digest, 1, uid, values)
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _simplified(plan: SortPlan) -> tuple[object, ...]:
+def name(file: Candidate, digest: str) -> str:
+    """Name a place as a layout does, by the header and by the digest if it is needed to tell contents apart."""
+    return f"series {file.header}/{file.sop_instance_uid or 'none'}{digest and '_' + digest}.dcm"
+
+
+def compare(kept: Sequence[Candidate]) -> list[str]:
+    assert len(kept) > 1, "only where there is something to compare"
+    assert len({file.digest for file in kept}) == len(kept)
+    assert len({file.sop_instance_uid for file in kept}) == 1
+    return ["reference"] + [DIFFERENT] * (len(kept) - 1)
+
+
+def plan_of(files: Iterable[Candidate]) -> list[Planned]:
+    """Plan files in the order in which the index hands them out."""
+    return list(plan_files(sorted(files, key=lambda file: (file.sop_instance_uid, file.path)), name, compare))
+
+
+def simplified(files: Iterable[Candidate], plan: Iterable[Planned]) -> dict[bytes, tuple[str, bytes | None, str]]:
     """Leave out the numbers that tell in which order files arrived."""
-    placements = [(placement.target, placement.file.stamp.path) for placement in plan.placements]
-    return placements, plan.duplicates, plan.conflicts
+    paths: dict[int | None, bytes | None] = {file.file: file.path for file in files}
+    return {paths[one.file]: (one.target, paths.get(one.kept), one.differs) for one in plan}
 
 
-@strategies.FEWER
-@given(strategies.indexed_files())
-def test_plan_is_a_bijection_on_distinct_contents(drawn: tuple[list[IndexedFile], dict[int, str]]) -> None:
-    files, digests = drawn
-    plan = plan_sort(files, digests)
+@given(strategies.candidates())
+def test_plan_is_a_bijection_on_distinct_contents(files: list[Candidate]) -> None:
+    plan = plan_of(files)
+    by_number = {file.file: file for file in files}
+    assert len({one.file for one in plan}) == len(plan), "a file has one fate"
+    placed = {one.file: one for one in plan if one.kept is None}
 
-    placed = [placement.file.stamp.path for placement in plan.placements]
-    doubled = [duplicate.path for duplicate in plan.duplicates]
-    assert sorted(placed + doubled) == sorted(file.stamp.path for file in files)
+    # Each content is placed exactly once, at a place of its own ...
+    contents = {file.digest for file in files}
+    assert Counter(by_number[number].digest for number in placed) == Counter(contents)
+    assert len({one.target for one in placed.values()}) == len(placed)
+    # ... and each duplicate's bytes are those of the file it names.
+    for one in plan:
+        if one.kept is not None:
+            assert by_number[one.file].digest == by_number[one.kept].digest
+            assert one.target == placed[one.kept].target
+    # Of what the dump holds everything is told; of what left it only what is placed nowhere else.
+    left_out = [file for file in files if file.file not in {one.file for one in plan}]
+    assert not any(file.present for file in left_out)
+    kept = {by_number[number].digest: by_number[number] for number in placed}
+    assert all(kept[file.digest].file != file.file for file in left_out)
 
-    by_path = {file.stamp.path: digests[file.file] for file in files}
-    # Each content is placed exactly once, and each duplicate's bytes are those of the file it names.
-    assert Counter(by_path[path] for path in placed) == Counter(set(by_path.values()))
-    assert all(by_path[duplicate.path] == by_path[duplicate.kept] for duplicate in plan.duplicates)
-    assert {duplicate.kept for duplicate in plan.duplicates} <= set(placed)
-
-    targets = [placement.target for placement in plan.placements]
-    assert targets == sorted(targets)
-    assert len({fold(target) for target in targets}) == len(targets)
-
-    contents = {}
+    by_uid: dict[str, set[str]] = {}
     for file in files:
-        contents.setdefault(file.row.sop_instance_uid, set()).add(digests[file.file])
-    contested = {uid for uid, found in contents.items() if uid and len(found) > 1}
-    expected = {p.target for p in plan.placements if p.file.row.sop_instance_uid in contested}
-    assert {conflict.target for conflict in plan.conflicts} == expected
-    assert len(plan.conflicts) == len(expected)
+        by_uid.setdefault(file.sop_instance_uid, set()).add(file.digest)
+    contested = {one.file for one in placed.values() if len(by_uid[by_number[one.file].sop_instance_uid]) > 1}
+    contested = {number for number in contested if by_number[number].sop_instance_uid}
+    assert {one.file for one in plan if one.differs} == contested
 
 
-@strategies.FEWER
-@given(strategies.indexed_files(), st.randoms(use_true_random=False))
-def test_order_of_arrival_does_not_show(drawn: tuple[list[IndexedFile], dict[int, str]], chance: random.Random) -> None:
-    """Neither the order of the list nor the numbers the index gave out."""
-    files, digests = drawn
+@given(strategies.candidates(), st.randoms(use_true_random=False))
+def test_order_of_arrival_does_not_show(files: list[Candidate], chance: random.Random) -> None:
+    """Which shows in the numbers that the index gave out, and in nothing else."""
     numbers = [file.file for file in files]
     chance.shuffle(numbers)
-    renumbered = [replace(file, file=number) for file, number in zip(files, numbers, strict=True)]
-    other = {new: digests[file.file] for file, new in zip(files, numbers, strict=True)}
+    renumbered = [file._replace(file=number) for file, number in zip(files, numbers, strict=True)]
     chance.shuffle(renumbered)
-    assert _simplified(plan_sort(renumbered, other)) == _simplified(plan_sort(files, digests))
+    assert simplified(renumbered, plan_of(renumbered)) == simplified(files, plan_of(files))
 
 
-@strategies.FEWER
-@given(strategies.indexed_files())
-def test_digests_asked_for_are_enough(drawn: tuple[list[IndexedFile], dict[int, str]]) -> None:
-    files, digests = drawn
-    asked = {file.file for file in files_to_digest(files)}
-    few = {number: digest for number, digest in digests.items() if number in asked}
-    assert _simplified(plan_sort(files, few)) == _simplified(plan_sort(files, digests))
-    known = [replace(file, digest=digests[file.file]) for file in files]
-    assert files_to_digest(known) == []
-
-
-@strategies.FEWER
-@given(strategies.indexed_files(), st.data())
-def test_more_files_move_only_what_they_contest(
-    drawn: tuple[list[IndexedFile], dict[int, str]], data: st.DataObject
-) -> None:
+@given(strategies.candidates(), st.data())
+def test_more_files_move_only_what_they_contest(files: list[Candidate], data: st.DataObject) -> None:
     """A place changes when a second content claims its UID, and in no other case."""
-    files, digests = drawn
     some = files[: data.draw(st.integers(0, len(files)))]
-    before = {digests[p.file.file]: p.target for p in plan_sort(some, digests).placements}
-    plan = plan_sort(files, digests)
-    after = {digests[p.file.file]: p.target for p in plan.placements}
-    contested = {digests[p.file.file] for p in plan.placements if p.target in {c.target for c in plan.conflicts}}
+    digests = {file.file: file.digest for file in files}
+    before = {digests[one.file]: one.target for one in plan_of(some) if one.kept is None}
+    plan = [one for one in plan_of(files) if one.kept is None]
+    after = {digests[one.file]: one.target for one in plan}
+    contested = {digests[one.file] for one in plan if one.differs}
     for digest, target in before.items():
         assert after[digest] == target or digest in contested
 
 
 def test_unique_uids_need_no_digest() -> None:
-    files = [_file(number, sop_instance_uid=f"2.25.{number}") for number in range(1, 5)]
-    assert files_to_digest(files) == []
-    plan = plan_sort(files, {})
-    assert len(plan.placements) == 4
-    assert plan.duplicates == plan.conflicts == ()
+    files = [candidate(number, f"2.25.{number}") for number in range(1, 5)]
+    assert plan_of(files) == [Planned(file.file, name(file, ""), None, "") for file in files]
 
 
 def test_duplicates_are_kept_once_by_the_first_name_still_there() -> None:
     files = [
-        _file(1, path="a", present=False, sop_instance_uid="2.25.1"),
-        _file(2, path="c", sop_instance_uid="2.25.1"),
-        _file(3, path="b", sop_instance_uid="2.25.1"),
+        candidate(1, "2.25.1", "same", path="a", present=False),
+        candidate(2, "2.25.1", "same", path="c"),
+        candidate(3, "2.25.1", "same", path="b"),
+        candidate(4, "2.25.1", "same", path="d", present=False),
     ]
-    plan = plan_sort(files, dict.fromkeys((1, 2, 3), _digest("same")))
-    assert [placement.file.stamp.path for placement in plan.placements] == [b"b"]
-    assert [(duplicate.path, duplicate.kept) for duplicate in plan.duplicates] == [(b"a", b"b"), (b"c", b"b")]
-    assert plan.conflicts == ()
-    # As if it had been alone: a duplicate does not change the name.
-    assert plan.placements[0].target == place_of(files[2].row)
+    # As if it had been alone: a duplicate does not change the name. And what left the dump is not missed.
+    target = name(files[2], "")
+    assert plan_of(files) == [Planned(3, target, None, ""), Planned(2, target, 3, "")]
+
+
+def test_what_left_the_dump_altogether_stays() -> None:
+    files = [candidate(number, "2.25.1", "same", present=False) for number in (1, 2)]
+    assert plan_of(files) == [Planned(1, name(files[0], ""), None, "")]
+    assert plan_of(files[1:]) == [Planned(2, name(files[1], ""), None, "")], "alone it needs no digest"
 
 
 def test_one_uid_with_two_contents_keeps_both() -> None:
-    files = [_file(number, sop_instance_uid="2.25.1") for number in (1, 2, 3)]
-    digests = {1: _digest("one"), 2: _digest("other"), 3: _digest("one")}
-    plan = plan_sort(files, digests)
-    assert len(plan.placements) == len(plan.conflicts) == 2
-    assert [duplicate.path for duplicate in plan.duplicates] == [b"003"]
-    assert all(digests[p.file.file][:8] in p.target for p in plan.placements)
+    files = [candidate(number, "2.25.1", content) for number, content in enumerate(("one", "other", "one", "third"), 1)]
+    assert plan_of(files) == [
+        Planned(1, name(files[0], files[0].digest), None, "reference"),
+        Planned(3, name(files[0], files[0].digest), 1, ""),
+        Planned(2, name(files[1], files[1].digest), None, DIFFERENT),
+        Planned(4, name(files[3], files[3].digest), None, DIFFERENT),
+    ]
+
+
+def test_content_that_left_the_dump_is_still_told_apart() -> None:
+    """It stands in the sorted tree, and nobody can say which of the two was meant."""
+    files = [candidate(1, "2.25.1", "one", present=False), candidate(2, "2.25.1", "other")]
+    assert [(one.file, one.differs) for one in plan_of(files)] == [(1, "reference"), (2, DIFFERENT)]
 
 
 def test_files_without_a_uid_are_told_apart_by_content() -> None:
-    files = [_file(number) for number in (1, 2, 3)]
-    digests = {1: _digest("one"), 2: _digest("other"), 3: _digest("one")}
-    plan = plan_sort(files, digests)
-    assert len(plan.placements) == 2
-    assert len(plan.duplicates) == 1
-    assert plan.conflicts == ()
+    files = [candidate(number, "", content) for number, content in enumerate(("one", "other", "one"), 1)]
+    assert plan_of(files) == [
+        Planned(1, name(files[0], files[0].digest), None, ""),
+        Planned(3, name(files[0], files[0].digest), 1, ""),
+        Planned(2, name(files[1], files[1].digest), None, ""),
+    ]
 
 
-def _first_pair_of_equal_hashes(texts: Iterable[str]) -> tuple[str, str]:
-    seen: dict[str, str] = {}
-    for text in texts:
-        other = seen.setdefault(short_hash(text), text)
-        if other != text:
-            return other, text
-    raise AssertionError("no two short hashes are equal")
-
-
-def test_short_hashes_that_meet_by_chance_become_long() -> None:
-    """Among some hundred thousand instances two hashes of 32 bits do meet."""
-    one, other = _first_pair_of_equal_hashes(f"2.25.{number}" for number in range(500_000))
-    files = [_file(1, sop_instance_uid=one), _file(2, sop_instance_uid=other), _file(3, sop_instance_uid="2.26.1")]
-    assert place_of(files[0].row) == place_of(files[1].row)
-    for order in (files, files[::-1]):
-        plan = plan_sort(order, {})
-        targets = {placement.file.file: placement.target for placement in plan.placements}
-        assert len(set(targets.values())) == 3
-        assert targets[3] == place_of(files[2].row)
-        assert targets[1] == place_of(files[0].row, digits=32)
-
-
-def test_digests_that_begin_alike_become_long() -> None:
-    digests = {1: "ab" * 32, 2: "ab" * 4 + "cd" * 28}
-    plan = plan_sort([_file(number) for number in (1, 2)], digests)
-    assert len({placement.target for placement in plan.placements}) == 2
-
-
+@pytest.mark.parametrize("uid", ["", "2.25.1"])
 @pytest.mark.parametrize("count", [0, 1])
-def test_nearly_nothing(count: int) -> None:
-    plan = plan_sort([_file(1, sop_instance_uid="2.25.1")][:count], {})
-    assert len(plan.placements) == count
+def test_nearly_nothing(count: int, uid: str) -> None:
+    files = [candidate(1, uid, "one")][:count]
+    digest = "" if uid else digest_of("one")
+    assert plan_of(files) == [Planned(1, name(file, digest), None, "") for file in files]
+
+
+def test_a_plan_is_made_as_its_files_come() -> None:
+    """Of a million files none has to be kept until the last was seen."""
+    drawn = 0
+
+    def files() -> Iterable[Candidate]:
+        nonlocal drawn
+        for number in range(1, 1000):
+            drawn += 1
+            yield candidate(number, f"2.25.{number:04d}")
+
+    plan = iter(plan_files(files(), name, compare))
+    for number in range(1, 11):
+        assert next(plan).file == number
+        assert drawn <= number + 1
