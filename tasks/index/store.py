@@ -372,6 +372,11 @@ class IndexStore(Database):
     def _adopt(self, old: int, fresh: int) -> None:
         """Let a known file, and what it holds, go on under the stamps of the ones that were taken for new."""
         execute = self._connection.execute
+        # By its whole key, as the table has no other; and before the stamp in it becomes another.
+        execute(
+            f"DELETE FROM gone WHERE ({_IDENTITY}, id) = (SELECT {_IDENTITY}, id FROM file WHERE id = ?)",  # noqa: S608
+            (old,),
+        )
         of_container = "SELECT id FROM file WHERE container = ? ORDER BY id"
         members = zip(execute(of_container, (old,)).fetchall(), execute(of_container, (fresh,)).fetchall(), strict=True)
         for known, new in [(old, fresh), *((known, new) for (known,), (new,) in members)]:
@@ -381,7 +386,6 @@ class IndexStore(Database):
                 (new, known),
             )
         execute("DELETE FROM file WHERE id = ? OR container = ?", (fresh, fresh))
-        execute("DELETE FROM gone WHERE id = ?", (old,))
 
     # What is known of files --------------------------------------------------------------------------------------
 

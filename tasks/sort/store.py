@@ -32,6 +32,7 @@ CREATE TABLE placement (
 ) WITHOUT ROWID;
 CREATE INDEX placement_file ON placement (file);
 CREATE TABLE removed (run INTEGER NOT NULL, target TEXT NOT NULL, file INTEGER NOT NULL, placed_by INTEGER NOT NULL);
+CREATE INDEX removed_run ON removed (run, target);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     started TEXT NOT NULL,

@@ -229,8 +229,8 @@ def test_the_dump_is_full_of_canaries_and_goes_through(dump: Path, flight: Fligh
     """Else the tests below would prove nothing: each way out of the graph has been taken."""
     assert flight.ended.code == 0, flight.ended.said[-3000:]
     assert counts_of(flight.workspace, "deidentify")["exported"] >= 6
-    assert counts_of(flight.workspace, "deidentify")["quarantined"] >= 6
-    assert len(rows_of(flight.workspace, "rejects")) >= 3
+    assert counts_of(flight.workspace, "deidentify")["quarantined"] >= 4
+    assert len(rows_of(flight.workspace, "rejects")) >= 5
     assert next(NUMBERS) > 10_000
     for path in itertools.islice(dump.rglob("*.dcm"), 5):
         assert len(found_in(path.read_bytes())) > 5

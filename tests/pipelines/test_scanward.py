@@ -280,7 +280,8 @@ def sorted_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with a workspace in which something was sorted."""
     folder = tmp_path_factory.mktemp("sorted")
     make_dump(folder / "dump", patients=2, series=2, instances=3)
-    assert luigi("SortStudy", "--dump", "dump", "--workspace", "w", cwd=folder).code == 0
+    # By whole paths: Luigi takes two commands of the same words for one that is running already.
+    assert luigi("SortStudy", "--dump", folder / "dump", "--workspace", folder / "w", cwd=folder).code == 0
     return folder
 
 
