@@ -105,7 +105,7 @@ def assert_same_end(here: Path, there: Path) -> None:
 def kill_once_and_go_on(undisturbed: Undisturbed, folder: Path, *, chance: random.Random, workers: int) -> bool:
     """Kill all of a run at a moment drawn by chance, let the next one end, compare; tell whether it still ran."""
     command = words(undisturbed.dump, folder / "w", workers=workers)
-    moment = chance.uniform(0.4, 1.1 * undisturbed.seconds)
+    moment = chance.uniform(0.3, 0.9 * undisturbed.seconds)
     with started(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=moment)
