@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.base import load_study, now
+from pipelines.base import forget_plan, load_study, now
 from tasks import __version__
 from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
 from tasks.files import write_atomically
@@ -34,11 +34,13 @@ _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
     "review": ("Pillow",),
     "codecs": ("pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
+    "parquet": ("pyarrow",),
 }
 _NEEDED_FOR = {
     "core": "SortStudy and DeidentifyStudy",
     "review": "the pictures of PrepareReview and of the viewer",
     "codecs": "pictures of compressed images (JPEG 2000, JPEG-LS, RLE)",
+    "parquet": "tables of series as Parquet (scanward index export)",
 }
 
 
@@ -187,7 +189,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _undo(options: argparse.Namespace) -> int:
-    from pipelines.sort import settle  # noqa: PLC0415 - it needs Luigi
+    from pipelines.sort import SortStudy, settle  # noqa: PLC0415 - it needs Luigi
 
     settings, workspace = load_study(options.study, options.dump, options.workspace)
     if not workspace.index.exists():
@@ -195,6 +197,8 @@ def _undo(options: argparse.Namespace) -> int:
     # First of all: from here on until the next sort nobody may believe that the tree is as planned.
     for stage in ("sort", "plan"):
         remove_receipt(workspace.receipts, stage)
+    for lists in workspace.plans.glob(f"{SortStudy.stage}-*"):
+        forget_plan(lists)
     sources = Sources.of(settings.dump, workspace)
     with SortStore(workspace.index) as store:
         # A run that was cut off may have placed what it had no time to note.

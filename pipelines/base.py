@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import datetime as dt
 import errno
+import gc
 import json
 import os
 import shutil
@@ -44,7 +45,9 @@ STAGES = ("Indexing", "Planning", "Sorting", "De-identifying", "Preparing")
 BOARD = ProgressBoard(STAGES)
 """Made when this module is imported, so before Luigi forks a worker: all of them count on it."""
 
-_OUTCOME = ".done.json"
+_LIST = ".list"
+_OUTCOME = ".done"
+_MOST_CHUNKS = 500
 _FROZEN = "frozen"
 _TRY_AGAIN_AFTER_SECONDS = 2.0
 _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
@@ -189,6 +192,8 @@ class StudyTask(luigi.Task):
         if os.getpid() != _MAIN_PROCESS:
             # Ctrl-C reaches every process; this one would write its traceback beside the main one's sentence.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+        # Rows come by the million and hold no cycles: looking for some after every few hundred takes its time.
+        gc.set_threshold(100_000, 20, 100)
         for last in (False, True):
             try:
                 needed = self.work()
@@ -238,7 +243,7 @@ class ChunkTask(StudyTask):
     @property
     def list_path(self) -> Path:
         """The list to work through."""
-        return self.place.plans / self.plan / f"{self.chunk:05d}.json"
+        return list_path(self.place.plans / self.plan, self.chunk)
 
     @property
     def outcome_path(self) -> Path:
@@ -248,6 +253,24 @@ class ChunkTask(StudyTask):
     def complete(self) -> bool:
         """Tell whether the outcome is written."""
         return self.outcome_path.exists()
+
+
+def list_path(folder: Path, chunk: int) -> Path:
+    """Return where the list of a chunk stands in a folder of lists."""
+    return folder / f"{chunk:05d}{_LIST}"
+
+
+def all_lists(folder: Path) -> Iterator[Path]:
+    """Yield the lists of a folder of lists."""
+    return folder.glob(f"*{_LIST}")
+
+
+def chunk_size(asked: int, units: int) -> int:
+    """Return how many units of work a chunk gets: as asked, or more where that would make too many chunks.
+
+    A scheduler's work grows with the square of the tasks that wait.
+    """
+    return max(asked, -(-units // _MOST_CHUNKS))
 
 
 class StageTask(StudyTask):
@@ -263,8 +286,10 @@ class StageTask(StudyTask):
     """What does this stage's work lists, if it has any."""
 
     def input_digest(self) -> str:
-        """Name everything this stage works on; empty while the stage before is not complete."""
-        raise NotImplementedError
+        """Name what this stage works on, as a rule what the stage before made; empty while that is not complete."""
+        before: StageTask = self.requires()  # type: ignore[no-untyped-call] # Luigi's
+        receipt = before.receipt()
+        return receipt.output_digest if receipt is not None and before.complete() else ""
 
     def settings_digest(self) -> str:
         """Name the settings that matter to this stage."""
@@ -299,7 +324,13 @@ class StageTask(StudyTask):
         """Read this stage's receipt, if it stands."""
         return read_receipt(self.place.receipts, self.stage)
 
-    def freeze(self, progress: str, write_lists: Callable[[Path], list[int]]) -> list[ChunkTask]:
+    def freeze(
+        self,
+        progress: str,
+        write_lists: Callable[[Path], list[int]],
+        *,
+        still_true: Callable[[ChunkTask], bool] | None = None,
+    ) -> list[ChunkTask]:
         """Have the work lists of this stage written, once for each input and settings; return their tasks.
 
         Luigi runs a task again from its beginning when the tasks it asked for are done, and a killed run starts over:
@@ -310,7 +341,10 @@ class StageTask(StudyTask):
         progress
             The stage's name on the progress board.
         write_lists
-            Writes `00000.json`, `00001.json`, ... into a folder and returns how many units of work each holds.
+            Writes the lists (`list_path`) into a folder and returns how many units of work each holds.
+        still_true
+            Tells of a chunk that was done before this run of Luigi whether what it did still stands; else it is done
+            again.
         """
         name = f"{self.stage}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
         folder = self.place.plans / name
@@ -318,9 +352,14 @@ class StageTask(StudyTask):
         if not frozen.exists():
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder, mode=0o700)
-            write_json(frozen, write_lists(folder), mode=0o600)
-        units = json.loads(frozen.read_bytes())
+            write_json(frozen, {"session": SESSION, "units": write_lists(folder)}, mode=0o600)
+        plan = json.loads(frozen.read_bytes())
+        units = plan["units"]
         chunks = [self.sibling(self.chunk_task, plan=name, chunk=chunk) for chunk in range(len(units))]
+        if still_true is not None and plan["session"] != SESSION:
+            for chunk in chunks:
+                if chunk.complete() and not still_true(chunk):
+                    chunk.outcome_path.unlink()
         if not BOARD.read(progress)[1]:
             todo = [count for count, chunk in zip(units, chunks, strict=True) if not chunk.complete()]
             BOARD.expect(progress, sum(todo))
@@ -342,16 +381,18 @@ class StageTask(StudyTask):
         )
         write_receipt(self.place.receipts, receipt)
 
-    def forget_plans(self) -> None:
-        """Remove this stage's work lists, now that its receipt stands."""
+    def forget_plans(self, *, but: Path | None = None) -> None:
+        """Remove this stage's work lists: its receipt stands, or they are of earlier runs."""
         for plan in self.place.plans.glob(f"{self.stage}-*"):
-            self.forget_plan(plan)
+            if plan != but:
+                forget_plan(plan)
 
-    def forget_plan(self, plan: Path) -> None:
-        """Remove one folder of work lists."""
-        # First of all, or a run after a crash would take what is left of the lists for all of them.
-        (plan / _FROZEN).unlink(missing_ok=True)
-        shutil.rmtree(plan)
+
+def forget_plan(plan: Path) -> None:
+    """Remove one folder of work lists."""
+    # First of all, or a run after a crash would take what is left of the lists for all of them.
+    (plan / _FROZEN).unlink(missing_ok=True)
+    shutil.rmtree(plan)
 
 
 def _may_pass(fault: Exception) -> bool:

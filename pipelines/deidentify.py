@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask, holds_something
+from pipelines.base import ChunkTask, StageTask, all_lists, holds_something, list_path
 from pipelines.sort import SortStudy
 from tasks.errors import UnaccountedError
 from tasks.files import make_folder, sweep_temporaries
@@ -64,12 +64,6 @@ class DeidentifyStudy(StageTask):
         sort: SortStudy = self.sibling(SortStudy)
         return sort
 
-    def input_digest(self) -> str:
-        """Name the sorted tree."""
-        sort = self.requires()
-        receipt = sort.receipt()
-        return receipt.output_digest if receipt is not None and sort.complete() else ""
-
     def settings_digest(self) -> str:
         """Name the profile and the subjects' names."""
         from tasks.deidentify.profile import DEFAULT_PROFILE  # noqa: PLC0415
@@ -103,8 +97,8 @@ class DeidentifyStudy(StageTask):
         rows = [row for chunk in chunks for row in read_rows(chunk.outcome_path)]
         ordered = sum(len(read_orders(chunk.list_path)[0]) for chunk in chunks)
         # What may stand in the export: what the ledger knows, and what any plan asked for, one that was cut off too.
-        lists = self.place.plans.glob(f"{self.stage}-*/[0-9][0-9][0-9][0-9][0-9].json")
-        may_stand = {order.target for path in lists for order in read_orders(path)[0]}
+        plans = self.place.plans.glob(f"{self.stage}-*")
+        may_stand = {order.target for plan in plans for path in all_lists(plan) for order in read_orders(path)[0]}
         with Ledger(ledger_path) as ledger:
             before = ledger.rows()
             may_stand |= {row.target for row in before if not row.reason}
@@ -166,7 +160,7 @@ class DeidentifyStudy(StageTask):
         ]
         portions = split_orders(new, self.settings.chunks.export_instances)
         for chunk, portion in enumerate(portions):
-            write_orders(folder / f"{chunk:05d}.json", portion, people)
+            write_orders(list_path(folder, chunk), portion, people)
         return [len(portion) for portion in portions]
 
     def _check(self, files: list[SortedFile], rows: list[ExportRow], undone: int) -> None:

@@ -86,7 +86,7 @@ def _refuse(home: Path, name: str, stranger: str) -> NoReturn:
 
 def set_luigi_defaults() -> None:
     """Set Luigi's options where the user's own configuration says nothing; have every fault told in one sentence."""
-    from tasks.logs import FaultFilter, configure_logging  # noqa: PLC0415
+    from tasks.logs import FaultFilter, SaidOnce, configure_logging  # noqa: PLC0415
 
     configure_logging()
     config = get_config()  # type: ignore[no-untyped-call] # Luigi's
@@ -101,7 +101,7 @@ def set_luigi_defaults() -> None:
     if not any(isinstance(known, FaultFilter) for known in logger.filters):
         FaultFilter.debug = "--debug" in sys.argv
         FaultFilter.own_words = (ParameterException, TaskClassException)
-        logger.addFilter(FaultFilter())
+        logger.addFilter(FaultFilter(SaidOnce()))
     sys.excepthook = _end_uncaught
 
 

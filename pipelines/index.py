@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import SESSION, ChunkTask, StageTask
+from pipelines.base import SESSION, ChunkTask, StageTask, chunk_size, list_path
 from tasks.files import file_digest
-from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, read_outcomes, write_chunk, write_outcomes
+from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, write_chunk
 from tasks.index.row import PASSING_REASONS, Container, FileStamp, IndexRow, Reject
 from tasks.index.store import SCHEMA_VERSION, IndexedFile
+from tasks.parcel import Parcel
 from tasks.receipt import Receipt, digest_of, write_receipt
 from tasks.sort.place import still_holds
 from tasks.sort.source import Sources
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from tasks.index.archive import Member
 
 _ADVANCE_EVERY = 2048
-_MOST_CHUNKS = 500
-"""A scheduler's work grows with the square of the tasks that wait, so large dumps get larger chunks."""
 
 
 class IndexChunk(ChunkTask):
@@ -38,8 +37,9 @@ class IndexChunk(ChunkTask):
         dump = os.fsencode(self.settings.dump)
         outcomes: list[Outcome] = []
         unpacked: list[Member] = []
-        stamps = iter(read_chunk(self.list_path))
-        while batch := list(itertools.islice(stamps, _ADVANCE_EVERY)):
+        stamps = read_chunk(self.list_path)
+        todo = iter(stamps)
+        while batch := list(itertools.islice(todo, _ADVANCE_EVERY)):
             read = read_headers(dump, [stamp.path for stamp in batch])
             for stamp, outcome in zip(batch, read, strict=True):
                 if isinstance(outcome, Container):
@@ -50,7 +50,7 @@ class IndexChunk(ChunkTask):
                     outcomes.append(outcome)
             self.advance("Indexing", len(batch))
         settle_store(self.place.unpacked, unpacked)
-        write_outcomes(self.outcome_path, pack(outcomes))
+        pack(stamps, outcomes).write(self.outcome_path)
 
     def _unpack(self, dump: bytes, stamp: FileStamp, container: Container) -> list[Member]:
         """Unpack what a container holds."""
@@ -131,10 +131,7 @@ class IndexDump(StageTask):
         with SortStore(self.place.index) as store:
             store.expect(len(chunks) * self.settings.chunks.index_files)
             for chunk in chunks:
-                name = f"{chunk.plan}/{chunk.chunk}"
-                stamps = read_chunk(chunk.list_path)
-                store.merge(name, stamps, read_outcomes(chunk.outcome_path))
-                read += len(stamps)
+                read += store.merge(f"{chunk.plan}/{chunk.chunk}", Parcel.read(chunk.outcome_path))
             found = store.finish_scan(self.inventory.refused, lambda old, new: self._same_content(store, old, new))
             counts = store.counts()
             reasons = store.reject_counts()
@@ -158,18 +155,16 @@ class IndexDump(StageTask):
 
     def _write_lists(self, folder: Path) -> list[int]:
         """List the files that are new or changed."""
-        for other in self.place.plans.glob(f"{self.stage}-*"):
-            if other != folder:
-                # It was made for another scan, and the store knows one scan at a time.
-                self.forget_plan(other)
+        # They were made for other scans, and the store knows one scan at a time.
+        self.forget_plans(but=folder)
         sizes: list[int] = []
         with SortStore(self.place.index) as store:
             receipt = self.receipt()
             limits_changed = receipt is not None and receipt.settings_digest != self.settings_digest()
             unread = store.take_scan(self.inventory.stamps(), limits_changed=limits_changed)
-            size = max(self.settings.chunks.index_files, self.inventory.files // _MOST_CHUNKS)
+            size = chunk_size(self.settings.chunks.index_files, self.inventory.files)
             while batch := list(itertools.islice(unread, size)):
-                write_chunk(folder / f"{len(sizes):05d}.json", batch)
+                write_chunk(list_path(folder, len(sizes)), batch)
                 sizes.append(len(batch))
         return sizes
 

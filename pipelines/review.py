@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask, say_and_exit
+from pipelines.base import ChunkTask, StageTask, list_path, say_and_exit
 from pipelines.deidentify import DeidentifyStudy
 from tasks.errors import ManifestError, MissingPackageError
 from tasks.files import make_folder, sweep_temporaries, write_json
@@ -129,7 +129,7 @@ class PrepareReview(StageTask):
         size = self.settings.chunks.review_series
         chunks = [new[begin : begin + size] for begin in range(0, len(new), size)]
         for chunk, folders in enumerate(chunks):
-            write_json(folder / f"{chunk:05d}.json", folders, mode=0o600)
+            write_json(list_path(folder, chunk), folders, mode=0o600)
         return [len(folders) for folders in chunks]
 
     def _exported_series(self) -> dict[str, dict[str, str]]:

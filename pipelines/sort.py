@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from pipelines.base import BOARD, SESSION, StageTask, holds_something, now
+from pipelines.base import BOARD, SESSION, ChunkTask, StageTask, chunk_size, holds_something, list_path, now
 from pipelines.index import IndexDump
 from tasks import __version__
-from tasks.errors import UnaccountedError
+from tasks.errors import CollisionError, UnaccountedError
 from tasks.files import file_digest, sweep_temporaries
-from tasks.index.completeness import INCOMPLETE_REASONS, count_frames, find_gaps
+from tasks.index.completeness import INCOMPLETE_REASONS, count_frames
 from tasks.index.row import REJECT_REASONS
 from tasks.lists import show_path, write_list
+from tasks.parcel import Parcel
 from tasks.receipt import Receipt, digest_of
-from tasks.sort.conflict import CONFLICT_KINDS, compare_group
+from tasks.sort.conflict import CONFLICT_KINDS, LASTING_KINDS, compare_group
 from tasks.sort.layout import parse_layout
 from tasks.sort.place import (
-    Order,
+    TAKEN,
     Placed,
     is_there,
     lead_to,
@@ -29,11 +32,11 @@ from tasks.sort.place import (
     still_holds,
     take_away,
     way_of,
+    way_of_gone,
 )
-from tasks.sort.plan import plan_files
 from tasks.sort.source import Sources
-from tasks.sort.store import Candidate, SortStore, Source
-from tasks.sort.tree import TreeNames
+from tasks.sort.store import Candidate, Planned, SortStore, Source, pack_placements
+from tasks.sort.tree import TreeNames, plan_tree
 from tasks.sort.visit import read_visit_overrides
 
 _ADVANCE_EVERY = 1000
@@ -52,12 +55,6 @@ class PlanSort(StageTask):
         """Ask for the index."""
         index: IndexDump = self.sibling(IndexDump)
         return index
-
-    def input_digest(self) -> str:
-        """Name what the index holds."""
-        index = self.requires()
-        receipt = index.receipt()
-        return receipt.output_digest if receipt is not None and index.complete() else ""
 
     def settings_digest(self) -> str:
         """Name the layout."""
@@ -87,39 +84,28 @@ class PlanSort(StageTask):
                 settings.visit_gap_hours,
                 read_visit_overrides(settings.visits) if settings.visits else {},
             )
-            BOARD.expect("Planning", store.count_candidates())
-            store.write_plan(
-                plan_files(
-                    _counted(store.candidates()),
-                    names.target,
-                    lambda kept: _compare(store, sources, kept),
-                )
-            )
-            _part_contested(store, names)
             store.keep_frames(
                 (source.file, count_frames(Path(os.fsdecode(sources.path_of(source))))) for source in store.uncounted()
             )
-            store.keep_gaps(
-                (series, " ".join(gaps))
-                for series, rows, frames in store.series_rows()
-                if (gaps := find_gaps(rows, frames))
-            )
-            counts = store.plan_counts()
-            lists = self._write_lists(store)
+            BOARD.expect("Planning", store.count_candidates())
+            gaps = plan_tree(store, names, lambda kept: _compare(store, sources, kept), watched=_counted)
+            store.keep_gaps((series, " ".join(reasons)) for series, reasons in gaps.items())
             incomplete = store.gap_counts()
+            output = _RowDigest()
+            lists = self._write_lists(store, output)
             self.finish(
-                counts={**counts, "incomplete_series": sum(incomplete.values())},
+                counts={**store.plan_counts(), "incomplete_series": sum(incomplete.values())},
                 lists=lists,
-                output_digest=_digest_of_rows(store.plan_rows()),
+                output_digest=output.name(),
                 facts={"reasons": incomplete, "gaps": digest_of(list(store.gaps())), "session": SESSION},
             )
 
-    def _write_lists(self, store: SortStore) -> dict[str, str]:
-        """Write the plan, and from it what is set aside or missing, as tables for people."""
+    def _write_lists(self, store: SortStore, output: _RowDigest) -> dict[str, str]:
+        """Write the plan, which is digested as it passes, and what is set aside or missing, as tables for people."""
         tables: dict[str, tuple[tuple[str, ...], Iterable[Sequence[str]]]] = {
             "plan": (
                 ("file", "target"),
-                ((show_path(path), target) for path, target in store.planned()),
+                ((show_path(path), output.take(target, file)) for path, target, file in store.planned()),
             ),
             "duplicates": (
                 ("file", "same_as"),
@@ -150,6 +136,26 @@ class PlanSort(StageTask):
         return {name: _list_name(self, name) for name in tables}
 
 
+class PlaceChunk(ChunkTask):
+    """Put one frozen list of files where the plan wants them."""
+
+    def work(self) -> None:
+        """Place the files."""
+        sources = Sources.of(self.settings.dump, self.place)
+        with Parcel.read(self.list_path).opened() as opened:
+            batches = place_all(
+                (sources.order_of(Source(*row)) for row in opened.execute("SELECT * FROM rows")),
+                os.fspath(self.place.sorted_tree),
+                how=self.settings.sort.place,
+                advance=lambda units: self.advance("Sorting", units),
+            )
+            pack_placements(
+                (one.order.target, one.order.file, _way(one, sources), one.way == "there", one.reason)
+                for batch in batches
+                for one in batch
+            ).write(self.outcome_path)
+
+
 class SortStudy(StageTask):
     """Sort the dump into patient / study date / series, losing nothing.
 
@@ -158,17 +164,12 @@ class SortStudy(StageTask):
 
     stage = "sort"
     title = "Sorted"
+    chunk_task = PlaceChunk
 
     def requires(self) -> PlanSort:
         """Ask for the plan."""
         plan: PlanSort = self.sibling(PlanSort)
         return plan
-
-    def input_digest(self) -> str:
-        """Name the plan."""
-        plan = self.requires()
-        receipt = plan.receipt()
-        return receipt.output_digest if receipt is not None and plan.complete() else ""
 
     def settings_digest(self) -> str:
         """Name the way of placing, and what links lead to."""
@@ -179,18 +180,29 @@ class SortStudy(StageTask):
         """Tell whether the sorted tree was not taken away."""
         return not receipt.counts["placed"] or holds_something(self.place.sorted_tree)
 
-    def work(self) -> None:
-        """Place what is new, take away what moved, and check that every file is accounted for."""
-        sources = Sources.of(self.settings.dump, self.place)
+    def work(self) -> Iterator[Any]:
+        """Have the chunks place what is new, take away what moved, and check that every file is accounted for."""
+        chunks = self.freeze("Sorting", self._write_lists, still_true=self._still_stands)
+        yield chunks
         tree = os.fspath(self.place.sorted_tree)
         sweep_temporaries(self.place.sorted_tree)
         with SortStore(self.place.index) as store:
-            plan = self.requires().receipt()
-            if plan is None or plan.facts["session"] != SESSION:
-                # Else it was done a moment ago.
-                settle(store, sources, by_link=self.settings.sort.place == "symlink")
             run = store.begin_run(now().isoformat(timespec="seconds"), __version__)
-            placed, lost = self._place(store, sources, run)
+            ordered = 0
+            undone: list[tuple[int, str]] = []
+            store.expect_placements(len(chunks) * self.settings.chunks.place_files)
+            for chunk in chunks:
+                parcel = Parcel.read(chunk.outcome_path)
+                ordered += parcel.count("placed")
+                undone += store.merge_placements(run, parcel)
+            store.placements_noted()
+            lost = [(file, reason) for file, reason in undone if reason != TAKEN]
+            self.requires().requires().try_again(len(lost))
+            store.refuse_planned(lost)
+            if len(undone) > len(lost):
+                # Whoever mends it shall find the next run looking at what stands.
+                self.forget_plans()
+                raise CollisionError(count=len(undone) - len(lost), path=tree)
             gone = [target for target, _ in store.obsolete()]
             take_away(gone, tree)
             store.forget_placements(run, gone)
@@ -214,7 +226,7 @@ class SortStudy(StageTask):
                     "in_archives": indexed["members"],
                     "archives_opened": indexed["opened"],
                     "placed": counts["placed"],
-                    "placed_now": placed,
+                    "placed_now": ordered - len(lost),
                     "taken_away_now": len(gone),
                     "gone_from_the_dump": counts["gone_from_the_dump"],
                     "duplicates": counts["duplicates"],
@@ -223,54 +235,46 @@ class SortStudy(StageTask):
                 },
                 lists={name: _list_name(self, name) for name in ("rejects", "opened")},
                 # With the file that fills each place: the same place may hold other bytes than at the last time.
-                output_digest=_digest_of_rows(store.plan_rows()) if lost else self.input_digest(),
+                output_digest=_RowDigest(store.plan_rows()).name() if lost else self.input_digest(),
                 facts={"reasons": store.reject_counts()},
             )
+        self.forget_plans()
 
-    def _place(self, store: SortStore, sources: Sources, run: int) -> tuple[int, int]:
-        """Carry out the plan's difference to what stands; return how many files were placed, and how many were lost."""
-        BOARD.expect("Sorting", store.count_to_place())
-        count = 0
-        lost: list[tuple[int, str]] = []
-        for batch in place_all(
-            (_order(source, sources) for source in store.to_place()),
-            os.fspath(self.place.sorted_tree),
-            how=self.settings.sort.place,
-            advance=lambda units: BOARD.advance("Sorting", units),
-        ):
-            store.keep_placements(
-                run,
-                [(one.order.target, one.order.file, _way(one, sources)) for one in batch if one.way],
-                stood={one.order.target for one in batch if one.way == "there"},
-            )
-            lost += [(one.order.file, one.reason) for one in batch if one.reason]
-            count += len(batch)
-        self.requires().requires().try_again(len(lost))
-        store.refuse_planned(lost)
-        return count - len(lost), len(lost)
+    def _write_lists(self, folder: Path) -> list[int]:
+        """List what the plan wants and the sorted tree does not have yet."""
+        self.forget_plans(but=folder)
+        sources = Sources.of(self.settings.dump, self.place)
+        sizes: list[int] = []
+        with SortStore(self.place.index) as store:
+            plan = self.requires().receipt()
+            if plan is None or plan.facts["session"] != SESSION:
+                # Else it was done a moment ago.
+                settle(store, sources, by_link=self.settings.sort.place == "symlink")
+            store.begin_run(now().isoformat(timespec="seconds"), __version__)
+            size = chunk_size(self.settings.chunks.place_files, store.count_to_place())
+            for parcel, count in store.pack_work(size):
+                parcel.write(list_path(folder, len(sizes)))
+                sizes.append(count)
+        return sizes
+
+    def _still_stands(self, chunk: ChunkTask) -> bool:
+        """Tell whether all that a chunk placed is in the tree."""
+        with Parcel.read(chunk.outcome_path).opened() as opened:
+            rows = opened.execute("SELECT target, file FROM placed WHERE way != '' ORDER BY target")
+            return not any(True for _ in _missing(rows, os.fspath(self.place.sorted_tree)))
 
     def _check(self, store: SortStore, tree: str) -> None:
         """Close the sums: what was indexed is planned, and what is planned is really there."""
         missing = store.count_unplanned()
         missing += sum(1 for _ in _missing(store.plan_rows(), tree))
         if missing:
+            # The next run shall look at what stands, and not go on where this one ended.
+            self.forget_plans()
             raise UnaccountedError(stage="Sorting", count=missing, total=store.counts()["files"])
 
 
-def _order(source: Source, sources: Sources) -> Order:
-    ours = bool(source.stored) or not source.present
-    return Order(
-        source=sources.path_of(source),
-        target=source.target,
-        file=source.file,
-        device=source.device,
-        size=source.size,
-        mtime_ns=-1 if ours else source.mtime_ns,
-    )
-
-
 def _way(placed: Placed, sources: Sources) -> str:
-    """Name the way by which a file was placed, also if that was done by a run that was cut off."""
+    """Name the way by which a file was placed, also if that was done by a run that was cut off; empty if it was not."""
     if placed.way != "there":
         return placed.way
     return way_of(placed.order.source, sources.in_tree(placed.order.target))
@@ -301,10 +305,18 @@ def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
     found = []
     for source in store.to_place():
         target = sources.in_tree(source.target)
-        if os.path.lexists(target) and (source.present or source.placed_at):
-            with suppress(OSError):
-                if is_there(sources.path_of(source), target, by_link=by_link):
-                    found.append((source.target, source.file, way_of(sources.path_of(source), target)))
+        if not os.path.lexists(target):
+            continue
+        if not source.present and not source.placed_at:
+            # It left the dump since it was placed, which nobody had time to note: this is the last copy.
+            mtime_ns = -1 if source.stored else source.mtime_ns
+            way = way_of_gone(target, device=source.device, inode=source.inode, size=source.size, mtime_ns=mtime_ns)
+            if way:
+                found.append((source.target, source.file, way))
+            continue
+        with suppress(OSError):
+            if is_there(sources.path_of(source), target, by_link=by_link):
+                found.append((source.target, source.file, way_of(sources.path_of(source), target)))
     store.keep_placements(run, found, stood={target for target, _, _ in found})
 
 
@@ -350,38 +362,45 @@ def _compare(store: SortStore, sources: Sources, kept: Sequence[Candidate]) -> l
     first = kept[0]
     known = [store.comparison(first.digest, other.digest) for other in kept]
     if not all(known):
-        known = list(compare_group([Path(os.fsdecode(sources.path_of(store.source(one.file)))) for one in kept]))
-        store.note_comparisons((first.digest, other.digest, kind) for other, kind in zip(kept, known, strict=True))
+        known = compare_group([Path(os.fsdecode(sources.path_of(store.source(one.file)))) for one in kept])
+        if known[0] == "reference":
+            pairs = zip(kept, known, strict=True)
+            store.note_comparisons((first.digest, other.digest, kind) for other, kind in pairs if kind in LASTING_KINDS)
     return known
 
 
-def _part_contested(store: SortStore, names: TreeNames) -> None:
-    """Give long hashes to files whose short ones met by chance."""
-    longer = {}
-    for _, files in store.contested_targets():
-        for candidate, digest in store.candidates_of(files):
-            longer[candidate.file] = names.target(candidate, digest, digits=32)
-    store.replan(longer)
+class _RowDigest:
+    """Names a list of places and files that may be longer than memory."""
+
+    def __init__(self, rows: Iterable[tuple[str, int]] = ()) -> None:
+        self._state = hashlib.sha256()
+        self._waiting: list[tuple[str, int]] = []
+        for target, file in rows:
+            self.take(target, file)
+
+    def take(self, target: str, file: int) -> str:
+        """Take in one row, and hand back its target."""
+        self._waiting.append((target, file))
+        if len(self._waiting) == _ADVANCE_EVERY:
+            self._flush()
+        return target
+
+    def name(self) -> str:
+        """Name the rows taken in, as 64 hexadecimal digits."""
+        self._flush()
+        return self._state.hexdigest()
+
+    def _flush(self) -> None:
+        # Many at once, as Python writes a list: that tells any two lists apart.
+        self._state.update(repr(self._waiting).encode("ascii", "backslashreplace"))
+        self._waiting.clear()
 
 
-def _digest_of_rows(rows: Iterable[tuple[str, int]]) -> str:
-    """Name a list of places and files that may be longer than memory."""
-    state = hashlib.sha256()
-    for target, file in rows:
-        state.update(b"%b\0%d\0" % (target.encode("utf-8", "surrogatepass"), file))
-    return state.hexdigest()
-
-
-def _counted(candidates: Iterator[Candidate]) -> Iterator[Candidate]:
-    """Count candidates for the progress bar as they pass."""
-    number = 0
-    for candidate in candidates:
-        number += 1
-        if number == _ADVANCE_EVERY:
-            BOARD.advance("Planning", number)
-            number = 0
-        yield candidate
-    BOARD.advance("Planning", number)
+def _counted(planned: Iterator[Planned]) -> Iterator[Planned]:
+    """Count files for the progress bar as they are planned."""
+    while batch := list(itertools.islice(planned, _ADVANCE_EVERY)):
+        yield from batch
+        BOARD.advance("Planning", len(batch))
 
 
 def _list_name(task: StageTask, name: str) -> str:

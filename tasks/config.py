@@ -92,8 +92,11 @@ class DeidentifySettings(_Section):
 class ChunkSettings(_Section):
     """`[chunks]`: how much work one Luigi task takes."""
 
-    index_files: Annotated[int, Field(ge=1, le=100_000)] = 5000
+    index_files: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     """Files whose headers one task reads."""
+
+    place_files: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    """Files that one task puts into the sorted tree."""
 
     export_instances: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Instances that one task de-identifies; a series is never split."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import multiprocessing
 import os
 import sys
 import traceback
@@ -56,6 +58,24 @@ def keep_fault(folder: Path, fault: BaseException) -> None:
             os.close(descriptor)
 
 
+class SaidOnce:
+    """Remembers sentences, in all processes that are forked after it was made."""
+
+    def __init__(self) -> None:
+        self._marks = multiprocessing.Array("Q", 64)
+
+    def is_new(self, sentence: str) -> bool:
+        """Tell whether a sentence was not said yet, and take it for said; when there are too many, all are new."""
+        mark = int.from_bytes(hashlib.blake2b(sentence.encode("utf-8", "replace"), digest_size=8).digest(), "big") | 1
+        with self._marks.get_lock():
+            known = list(self._marks.get_obj())
+            if mark in known:
+                return False
+            if 0 in known:
+                self._marks[known.index(0)] = mark
+        return True
+
+
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -63,6 +83,11 @@ class FaultFilter(logging.Filter):
     """Replaces the faults and tracebacks that a framework logs by one sentence each, unless `debug` is set.
 
     It finds them where `logging` keeps a fault, among a message's arguments, and written out in its text.
+
+    Parameters
+    ----------
+    said
+        If given, a sentence is said once, though a hundred tasks that run beside each other meet the same full disk.
 
     Attributes
     ----------
@@ -75,8 +100,12 @@ class FaultFilter(logging.Filter):
     debug = False
     own_words: tuple[type[BaseException], ...] = ()
 
+    def __init__(self, said: SaidOnce | None = None) -> None:
+        super().__init__()
+        self._said = said
+
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record in place; always let it pass."""
+        """Rewrite the record in place; let it pass unless it would say again what was said."""
         if self.debug:
             return True
         fault = record.exc_info[1] if record.exc_info else None
@@ -88,7 +117,8 @@ class FaultFilter(logging.Filter):
             record.args = ()
             record.exc_info = None
             record.exc_text = None
-        elif isinstance(record.args, tuple):
+            return self._said is None or self._said.is_new(record.msg)
+        if isinstance(record.args, tuple):
             record.args = tuple(map(_without_fault, record.args))
         return True
 

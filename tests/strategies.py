@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -217,6 +219,18 @@ def index_rows() -> st.SearchStrategy[IndexRow]:
         "instance_number": st.one_of(few.map(str), header_texts()),
     }
     return st.builds(make_row, **given)
+
+
+def decodable(outcome: Any) -> Any:
+    """Leave out what no header decodes to, and SQLite does not take: half of a surrogate pair."""
+    if not isinstance(outcome, IndexRow):
+        return outcome
+
+    def clean(record: object) -> dict[str, object]:
+        texts = {name: getattr(record, name) for name in record.__slots__}
+        return {name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if isinstance(text, str)}
+
+    return replace(outcome, shared=replace(outcome.shared, **clean(outcome.shared)), **clean(outcome))
 
 
 def rejects() -> st.SearchStrategy[Reject]:

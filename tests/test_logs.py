@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DumpError
-from tasks.logs import FaultFilter, configure_logging, keep_fault, sentence_for
+from tasks.logs import FaultFilter, SaidOnce, configure_logging, keep_fault, sentence_for
 from tests.builders.disks import unprivileged
 from tests.builders.world import make_instance, world_uid, write_instance
 from tests.conftest import REPOSITORY
@@ -73,6 +73,27 @@ def test_no_word_of_an_unexpected_fault_comes_out(framework: tuple[logging.Logge
             assert CANARY not in said, number
             assert "Traceback" not in said, number
             assert said.count("ValueError in test_logs.py, line") == number
+
+
+def test_a_sentence_is_said_once_by_all_processes_together() -> None:
+    """As Luigi's workers do, which are forked and run beside each other."""
+    out = io.StringIO()
+    logger = logging.Logger("framework")  # noqa: LOG001 - one of its own
+    handler = logging.StreamHandler(out)
+    logger.addHandler(handler)
+    logger.addFilter(FaultFilter(SaidOnce()))
+    said = DumpError(path="/dump", problem="does not exist")
+    child = os.fork()
+    if child == 0:
+        logger.error(said)
+        os._exit(0 if "/dump" in out.getvalue() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    for fault in (said, DumpError(path="/other", problem="does not exist"), said):
+        logger.error(fault)
+        logger.error("another line")
+    assert "/dump" not in out.getvalue(), "the other process said it"
+    assert out.getvalue().count("/other") == 1
+    assert out.getvalue().count("another line") == 3, "what is no fault may be said again"
 
 
 def test_written_traceback_without_its_fault_is_left_out_as_well(framework: tuple[logging.Logger, io.StringIO]) -> None:

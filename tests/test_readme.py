@@ -14,7 +14,8 @@ from tasks.errors import error_table
 from tasks.index.completeness import INCOMPLETE_REASONS
 from tasks.index.row import REJECT_REASONS
 from tasks.sort.conflict import CONFLICT_KINDS
-from tasks.sort.layout import FIELDS, PRESETS
+from tasks.sort.fields import FIELDS
+from tasks.sort.layout import PRESETS
 from viewer.__main__ import _parser as viewer_parser
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from tasks.errors import DamagedRecordError
 from tasks.files import write_atomically
 from tasks.index.row import (
-    REJECT_REASONS,
     ROW_FIELDS,
     SHARED_FIELDS,
     STAMP_RECORD,
@@ -24,10 +22,23 @@ from tasks.index.row import (
     SharedHeader,
     unpack_stamps,
 )
+from tasks.index.subgroup import subgroup_of
+from tasks.parcel import Parcel
+
+FILE_COLUMNS = (
+    *("number", "path", "size", "mtime_ns", "device", "inode", "reject", "container", "stored", "header"),
+    *ROW_FIELDS,
+)
+"""What a chunk tells of each file; it counts files, and headers, from one."""
+
+HEADER_COLUMNS = ("number", "key", "subgroup", *SHARED_FIELDS)
+"""What a chunk tells of each header that files share."""
 
 _row_values = attrgetter(*ROW_FIELDS)
 _shared_values = attrgetter(*SHARED_FIELDS)
-_ROW_LENGTH = 1 + len(ROW_FIELDS)
+_NOTHING = (None,) * (len(ROW_FIELDS) + 1)
+_INSERT_FILE = f"INSERT INTO file VALUES ({', '.join('?' * len(FILE_COLUMNS))})"  # noqa: S608 - question marks
+_INSERT_HEADER = f"INSERT INTO header VALUES ({', '.join('?' * len(HEADER_COLUMNS))})"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,52 +69,68 @@ class Opened:
 Outcome = IndexRow | Reject | Opened
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """What one chunk read, with each header that files share once.
+def pack(stamps: Iterable[FileStamp], outcomes: Iterable[Outcome]) -> Parcel:
+    """Pack what was read, as rows that the index can take in without looking at them one by one.
 
-    Attributes
+    Parameters
     ----------
-    headers
-        The headers.
-    rows
-        For each file: a reason; or the number of its header and its own attributes in the order of `ROW_FIELDS`; or,
-        for what was opened, a list of [path, stored, size, reason or row], one a member.
+    stamps, outcomes
+        Of the same length and in the same order.
     """
-
-    headers: list[SharedHeader]
-    rows: list[Any]
-
-
-def pack(outcomes: Iterable[Outcome]) -> Packed:
-    """Pack what was read; paths of plain files are left out, because the chunk's list has them."""
-    headers: list[SharedHeader] = []
-    numbers: dict[SharedHeader, int] = {}
+    headers: dict[SharedHeader, int] = {}
     # The reader hands in one object for all files that share a header; looking it up by its values costs far more.
     at_hand: dict[int, int] = {}
 
     def number_of(shared: SharedHeader) -> int:
-        number = numbers.setdefault(shared, len(headers))
-        if number == len(headers):
-            headers.append(shared)
+        number = at_hand.get(id(shared))
+        if number is None:
+            number = at_hand[id(shared)] = headers.setdefault(shared, len(headers) + 1)
         return number
 
-    def encode(outcome: Outcome) -> Any:
-        if isinstance(outcome, IndexRow):
-            shared = outcome.shared
-            number = at_hand.get(id(shared))
-            if number is None:
-                number = at_hand[id(shared)] = number_of(shared)
-            return [number, *_row_values(outcome)]
-        if isinstance(outcome, Reject):
-            return outcome.reason
-        return [
-            [os.fsdecode(member.outcome.path), member.stored, member.size, encode(member.outcome)]
-            for member in outcome.members
-        ]
+    def rows() -> Iterator[tuple[Any, ...]]:
+        number = 0
+        for stamp, outcome in zip(stamps, kept, strict=True):
+            number += 1
+            if isinstance(outcome, IndexRow):
+                yield (number, *stamp, "", None, "", number_of(outcome.shared), *_row_values(outcome))
+            elif isinstance(outcome, Reject):
+                yield (number, *stamp, outcome.reason, None, "", *_NOTHING)
+            else:
+                container = number
+                yield (number, *stamp, "", None, "", *_NOTHING)
+                for member in outcome.members:
+                    number += 1
+                    inner = member.outcome
+                    place = (number, inner.path, member.size, *stamp[2:])
+                    if isinstance(inner, Reject):
+                        yield (*place, inner.reason, container, "", *_NOTHING)
+                    else:
+                        own = _row_values(inner)
+                        yield (*place, "", container, member.stored, number_of(inner.shared), *own)
 
+    # Held for as long as their headers are known by their ids.
     kept = list(outcomes)
-    return Packed(headers=headers, rows=[encode(outcome) for outcome in kept])
+
+    def fill(connection: sqlite3.Connection) -> None:
+        for table, columns in (("file", FILE_COLUMNS), ("header", HEADER_COLUMNS)):
+            connection.execute(f"CREATE TABLE {table} (number INTEGER PRIMARY KEY, {', '.join(columns[1:])})")
+        connection.executemany(_INSERT_FILE, rows())
+        connection.executemany(
+            _INSERT_HEADER,
+            (
+                (number, header_key(shared), subgroup_of(shared), *_shared_values(shared))
+                for shared, number in headers.items()
+            ),
+        )
+
+    return Parcel.of(fill)
+
+
+def header_key(shared: SharedHeader) -> bytes:
+    """Name a header by 16 bytes that no other has."""
+    # Each value with its length: a value may hold whatever would stand between them.
+    text = "".join(f"{len(value)}:{value}" for value in _shared_values(shared))
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def write_chunk(path: Path, stamps: Sequence[FileStamp]) -> None:
@@ -117,49 +144,11 @@ def read_chunk(path: Path) -> list[FileStamp]:
         content = path.read_bytes()
     except OSError as fault:
         raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
-    with _shape_checked(path):
+    changed = DamagedRecordError(path=path, problem="it is of another version or was changed")
+    try:
         stamps, count = unpack_stamps(content)
-        if count != b"%d" % len(stamps):
-            raise ValueError
+    except (TypeError, ValueError, IndexError) as cause:
+        raise changed from cause
+    if count != b"%d" % len(stamps):
+        raise changed
     return stamps
-
-
-def write_outcomes(path: Path, packed: Packed) -> None:
-    """Keep what one index chunk read, until it is merged."""
-    content = {"headers": [_shared_values(header) for header in packed.headers], "rows": packed.rows}
-    write_atomically(path, json.dumps(content).encode("ascii"), mode=0o600)
-
-
-def read_outcomes(path: Path) -> Packed:
-    """Read what `write_outcomes` wrote."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
-    with _shape_checked(path):
-        headers = [SharedHeader(**dict(zip(SHARED_FIELDS, values, strict=True))) for values in content["headers"]]
-        for row in content["rows"]:
-            _check_row(row, len(headers))
-        return Packed(headers=headers, rows=content["rows"])
-
-
-def _check_row(row: Any, headers: int) -> None:
-    if isinstance(row, str):
-        if row not in REJECT_REASONS:
-            raise ValueError
-    elif row and isinstance(row[0], int):
-        if not (0 <= row[0] < headers and len(row) == _ROW_LENGTH):
-            raise ValueError
-    else:
-        for path, stored, size, inner in row:
-            if not (isinstance(path, str) and isinstance(stored, str) and isinstance(size, int)):
-                raise TypeError
-            _check_row(inner, headers)
-
-
-@contextlib.contextmanager
-def _shape_checked(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as fault:
-        raise DamagedRecordError(path=path, problem="it is of another version or was changed") from fault

@@ -6,24 +6,23 @@ come by the million, so whatever goes over all of them is a stream.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from tasks.database import Database
-from tasks.index.chunk import Packed
+from tasks.index.chunk import FILE_COLUMNS
 from tasks.index.row import PASSING_REASONS, ROW_FIELDS, SHARED_FIELDS, FileStamp, IndexRow, Reject, SharedHeader
-from tasks.index.subgroup import subgroup_of
+from tasks.parcel import Parcel
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a table changes; an index of another version is refused, not guessed at."""
 
-_GONE, _HERE, _FRESH = 0, 1, 2
-"""What `file.present` says: the last scan saw it or not, or it was read since and the scan is not finished yet."""
+_IS_FRESH = "{}.id > (SELECT file FROM fresh_from)"
+"""Holds for files that were read since the last scan was finished; they have the highest numbers."""
+
+_NONE_FRESH = 2**63 - 1
 
 _PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
 _NOTHING = (None,) * (len(ROW_FIELDS) + 1)
@@ -35,9 +34,22 @@ _SAME_STAMP = " AND ".join(f"{{0}}.{name} = {{1}}.{name}" for name in _STAMP.spl
 _SAME_HEADER = " AND ".join(f"old.{name} IS fresh.{name}" for name in ("reject", "header", *ROW_FIELDS))
 _REWRITTEN = (
     "FROM gone JOIN file AS old ON old.id = gone.id JOIN file AS fresh ON fresh.path = old.path "
-    f"WHERE fresh.present = {_FRESH} AND fresh.container IS NULL"
+    f"WHERE {_IS_FRESH.format('fresh')} AND fresh.container IS NULL"
 )
-_FILE_COLUMNS = ("id", *_STAMP.split(", "), "reject", "container", "stored", "header", *ROW_FIELDS)
+_SERIES = "patient_id, patient_name, study_instance_uid, series_instance_uid"
+_TAKE_SERIES = f"INSERT OR IGNORE INTO series ({_SERIES}) SELECT {_SERIES} FROM parcel.header"  # noqa: S608 - own names
+_TAKE_HEADERS = (
+    f"INSERT OR IGNORE INTO header (key, series, subgroup, {', '.join(SHARED_FIELDS)}) "  # noqa: S608
+    f"SELECT key, series.id, subgroup, {', '.join(f'new.{name}' for name in SHARED_FIELDS)} "
+    f"FROM parcel.header AS new CROSS JOIN series USING ({_SERIES}) ORDER BY new.number"
+)
+_TAKE_FILES = (
+    f"INSERT INTO file (id, {', '.join(FILE_COLUMNS[1:])}) "  # noqa: S608
+    "SELECT ? + new.number, path, size, mtime_ns, device, inode, reject, ? + container, stored, header.id, "
+    f"{', '.join(f'new.{name}' for name in ROW_FIELDS)} FROM parcel.file AS new "
+    "LEFT JOIN parcel.header AS told ON told.number = new.header LEFT JOIN header ON header.key = told.key "
+    "ORDER BY new.number"
+)
 
 _INDEXED = (
     f"SELECT file.id, {_STAMP}, present, digest, stored, "  # noqa: S608 - names of our own fields
@@ -82,12 +94,14 @@ CREATE TABLE file (
     stored TEXT NOT NULL,
     header INTEGER,
     {", ".join(f"{name} TEXT" for name in ROW_FIELDS)},
-    present INTEGER NOT NULL DEFAULT {_FRESH},
+    present INTEGER NOT NULL DEFAULT TRUE,
     digest TEXT NOT NULL DEFAULT ''
 );
 {_FILE_INDEX_SCHEMA};
 CREATE TABLE last_number (file INTEGER NOT NULL);
 INSERT INTO last_number VALUES (0);
+CREATE TABLE fresh_from (file INTEGER NOT NULL);
+INSERT INTO fresh_from VALUES ({_NONE_FRESH});
 CREATE TABLE seen (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, device INTEGER, inode INTEGER) WITHOUT ROWID;
 CREATE TABLE gone (inode INTEGER, device INTEGER, size INTEGER, mtime_ns INTEGER, id INTEGER,
     PRIMARY KEY (inode, device, size, mtime_ns, id)) WITHOUT ROWID;
@@ -96,13 +110,8 @@ CREATE TABLE found (change TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE refused (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID
 """  # noqa: S608 - names of our own fields
 
-_HEADERS_AT_HAND = 50_000
-"""Headers whose numbers are kept in memory while chunks are merged."""
-
 CHANGES = ("unchanged", "new", "moved", "renamed", "re_sent", "changed", "vanished")
 """What a scan can find of a file, compared with the scan before; the order in which they are told."""
-
-_shared_values = attrgetter(*SHARED_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +161,6 @@ class IndexStore(Database):
         self._read("PRAGMA synchronous = NORMAL")
         # What SQLite would put into a temporary file is read from headers, and must not leave `identified/`.
         self._read("PRAGMA temp_store = MEMORY")
-        self._headers: dict[SharedHeader, int] = {}
 
     # What the dump holds now -----------------------------------------------------------------------------------------
 
@@ -172,9 +180,10 @@ class IndexStore(Database):
                 execute(f"DELETE FROM {table}")  # noqa: S608
             # Such files are read again, and those that a run read which never finished: nothing may be known of them.
             execute(
-                f"DELETE FROM file WHERE present = {_FRESH} "  # noqa: S608 - own codes
+                f"DELETE FROM file WHERE {_IS_FRESH.format('file')} "  # noqa: S608 - own codes
                 f"OR (reject IN ({_PASSING}) AND container IS NULL)"
             )
+            execute("UPDATE fresh_from SET file = (SELECT file FROM last_number)")
             again = f"{_PASSING}, {_LIMITED}" if limits_changed else _PASSING
             # A stamp that no file has, so that the archive is opened again; what was placed from it stands.
             execute(
@@ -200,63 +209,21 @@ class IndexStore(Database):
                 for name in _FILE_INDEXES:
                     self._connection.execute(f"DROP INDEX IF EXISTS {name}")
 
-    def merge(self, chunk: str, stamps: Sequence[FileStamp], packed: Packed) -> None:
-        """Take in one chunk's results, in one transaction; taking the same chunk in twice changes nothing.
+    def merge(self, chunk: str, parcel: Parcel) -> int:
+        """Take in what one chunk read (`tasks.index.chunk.pack`), in one transaction, and count its files of the dump.
 
-        Parameters
-        ----------
-        chunk
-            The chunk's name.
-        stamps, packed
-            Of the same length and in the same order.
+        Taking in the chunk of the same name twice changes nothing.
         """
-        try:
-            with self._transaction():
-                if self._connection.execute("INSERT OR IGNORE INTO merged VALUES (?)", (chunk,)).rowcount == 0:
-                    return
-                ((last,),) = self._connection.execute("SELECT file FROM last_number")
-                headers = [self._header(shared) for shared in packed.headers]
-                marks = ", ".join("?" * len(_FILE_COLUMNS))
-                self._connection.executemany(
-                    f"INSERT INTO file ({', '.join(_FILE_COLUMNS)}) VALUES ({marks})",  # noqa: S608 - our own names
-                    _file_rows(last, stamps, packed.rows, headers),
-                )
+        with parcel.attached(self._connection), self._transaction():
+            execute = self._connection.execute
+            if execute("INSERT OR IGNORE INTO merged VALUES (?)", (chunk,)).rowcount:
+                ((last,),) = execute("SELECT file FROM last_number")
+                execute(_TAKE_SERIES)
+                execute(_TAKE_HEADERS)
                 # A number is given once: others may speak of a file by it that is forgotten here.
-                self._connection.execute(
-                    "UPDATE last_number SET file = max(file, (SELECT coalesce(max(id), 0) FROM file))"
-                )
-        except BaseException:
-            # Nothing of it stands, so neither do the numbers that its headers had got.
-            self._headers.clear()
-            raise
-
-    def _header(self, shared: SharedHeader) -> int:
-        """Return the number of a header that files share, noting it and its series if they are new."""
-        number = self._headers.get(shared)
-        if number is not None:
-            return number
-        values = _shared_values(shared)
-        # Each value with its length: a value may hold whatever would stand between them.
-        text = "".join(f"{len(value)}:{value}" for value in values)
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        series = (shared.patient_id, shared.patient_name, shared.study_instance_uid, shared.series_instance_uid)
-        self._connection.execute(
-            "INSERT OR IGNORE INTO series (patient_id, patient_name, study_instance_uid, series_instance_uid) "
-            "VALUES (?, ?, ?, ?)",
-            series,
-        )
-        marks = ", ".join("?" * len(values))
-        self._connection.execute(
-            f"INSERT OR IGNORE INTO header (key, series, subgroup, {', '.join(SHARED_FIELDS)}) "  # noqa: S608
-            "VALUES (?, (SELECT id FROM series WHERE patient_id = ? AND patient_name = ? AND study_instance_uid = ? "
-            f"AND series_instance_uid = ?), ?, {marks})",
-            (key, *series, subgroup_of(shared), *values),
-        )
-        ((number,),) = self._connection.execute("SELECT id FROM header WHERE key = ?", (key,))
-        if len(self._headers) > _HEADERS_AT_HAND:
-            self._headers.clear()
-        self._headers[shared] = number
-        return int(number)
+                execute("UPDATE last_number SET file = file + ?", (execute(_TAKE_FILES, (last, last)).rowcount,))
+            ((files,),) = execute("SELECT count(*) FROM parcel.file WHERE container IS NULL")
+            return int(files)
 
     def finish_scan(
         self, refused: Iterable[Reject], same_content: Callable[[IndexedFile, IndexedFile], bool]
@@ -281,6 +248,7 @@ class IndexStore(Database):
         """
         counts = dict.fromkeys(CHANGES, 0)
         seen = f"EXISTS (SELECT 1 FROM seen WHERE {_SAME_STAMP.format('seen', 'file')})"  # noqa: S608 - our own names
+        fresh = _IS_FRESH.format("file")
         with self._transaction():
             execute = self._connection.execute
             if found := execute("SELECT change, count FROM found").fetchall():
@@ -288,11 +256,13 @@ class IndexStore(Database):
             for statement in _FILE_INDEX_SCHEMA.split(";"):
                 execute(statement)
             execute(
-                f"INSERT INTO gone SELECT inode, device, size, mtime_ns, id FROM file WHERE present = {_HERE} "  # noqa: S608
-                f"AND container IS NULL AND NOT {seen}"
+                f"INSERT INTO gone SELECT inode, device, size, mtime_ns, id FROM file WHERE present "  # noqa: S608
+                f"AND container IS NULL AND NOT {fresh} AND NOT {seen}"
             )
             ((vanished,),) = execute("SELECT count(*) FROM gone")
-            ((before,),) = execute(f"SELECT count(*) FROM file WHERE present = {_HERE} AND container IS NULL")  # noqa: S608
+            ((before,),) = execute(
+                f"SELECT count(*) FROM file WHERE present AND container IS NULL AND NOT {fresh}"  # noqa: S608
+            )
             counts["unchanged"] = before - vanished
             if vanished:
                 counts["re_sent"] = self._settle_sent_again(same_content)
@@ -300,19 +270,17 @@ class IndexStore(Database):
                 # Only now: a path may hold what had another one, and what it held may have got another one.
                 ((counts["changed"],),) = execute(f"SELECT count(*) {_REWRITTEN}")
                 execute(
-                    f"UPDATE file SET present = {_GONE} WHERE id IN (SELECT id FROM gone) "  # noqa: S608
+                    "UPDATE file SET present = FALSE WHERE id IN (SELECT id FROM gone) "
                     "OR container IN (SELECT id FROM gone)"
                 )
                 ((left,),) = execute("SELECT count(*) FROM gone")
                 counts["vanished"] = left - counts["changed"]
-            back = f"present = {_GONE} AND container IS NULL AND {seen}"
-            execute(
-                f"UPDATE file SET present = {_HERE} WHERE container IN (SELECT id FROM file WHERE {back})"  # noqa: S608
-            )
-            counts["new"] = execute(f"UPDATE file SET present = {_HERE} WHERE {back}").rowcount  # noqa: S608
-            execute(f"UPDATE file SET present = {_HERE} WHERE present = {_FRESH} AND container IS NOT NULL")  # noqa: S608
-            fresh = execute(f"UPDATE file SET present = {_HERE} WHERE present = {_FRESH}").rowcount  # noqa: S608
-            counts["new"] += fresh - counts["changed"]
+            back = f"NOT present AND container IS NULL AND {seen}"
+            execute(f"UPDATE file SET present = TRUE WHERE container IN (SELECT id FROM file WHERE {back})")  # noqa: S608
+            counts["new"] = execute(f"UPDATE file SET present = TRUE WHERE {back}").rowcount  # noqa: S608
+            ((read,),) = execute(f"SELECT count(*) FROM file WHERE {fresh} AND container IS NULL")  # noqa: S608
+            counts["new"] += read - counts["changed"]
+            execute("UPDATE fresh_from SET file = ?", (_NONE_FRESH,))
             for table in ("gone", "seen", "refused"):
                 execute(f"DELETE FROM {table}")  # noqa: S608
             self._connection.executemany("INSERT INTO found VALUES (?, ?)", counts.items())
@@ -344,7 +312,7 @@ class IndexStore(Database):
         settled: set[int] = set()
         pairs = self._connection.execute(
             f"SELECT old.id, fresh.id, old.path, fresh.path FROM file AS fresh JOIN gone USING ({_IDENTITY}) "  # noqa: S608
-            f"JOIN file AS old ON old.id = gone.id WHERE fresh.present = {_FRESH} AND fresh.container IS NULL "
+            f"JOIN file AS old ON old.id = gone.id WHERE {_IS_FRESH.format('fresh')} AND fresh.container IS NULL "
             f"AND {_SAME_HEADER} ORDER BY fresh.path, old.path"
         ).fetchall()
         for old, fresh, old_path, new_path in pairs:
@@ -382,7 +350,7 @@ class IndexStore(Database):
         for known, new in [(old, fresh), *((known, new) for (known,), (new,) in members)]:
             execute(
                 f"UPDATE file SET ({_STAMP}, stored, present) = "  # noqa: S608
-                f"(SELECT {_STAMP}, stored, {_HERE} FROM file WHERE id = ?) WHERE id = ?",
+                f"(SELECT {_STAMP}, stored, TRUE FROM file WHERE id = ?) WHERE id = ?",
                 (new, known),
             )
         execute("DELETE FROM file WHERE id = ? OR container = ?", (fresh, fresh))
@@ -494,28 +462,6 @@ class IndexStore(Database):
             "instances": instances,
             "dicom_files": files,
         }
-
-
-def _file_rows(
-    last: int, stamps: Sequence[FileStamp], rows: Sequence[Any], headers: Sequence[int]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield what goes into the table of files, numbered on from `last`."""
-    for stamp, row in zip(stamps, rows, strict=True):
-        last += 1
-        if isinstance(row, str):
-            yield (last, *stamp, row, None, "", *_NOTHING)
-        elif row and isinstance(row[0], int):
-            yield (last, *stamp, "", None, "", headers[row[0]], *row[1:])
-        else:
-            container = last
-            yield (container, *stamp, "", None, "", *_NOTHING)
-            for path, stored, size, inner in row:
-                last += 1
-                place = (last, os.fsencode(path), size, *stamp[2:])
-                if isinstance(inner, str):
-                    yield (*place, inner, container, "", *_NOTHING)
-                else:
-                    yield (*place, "", container, stored, headers[inner[0]], *inner[1:])
 
 
 def _make_indexed(row: tuple[Any, ...]) -> IndexedFile:

@@ -38,6 +38,11 @@ CONFLICT_KINDS = {
 }
 """In what a file differs from the first readable one of its group: code to sentence."""
 
+LASTING_KINDS = frozenset(
+    {"reference", "header", "transfer-syntax", "transfer-syntax-lossy", "pixel-encoding", "pixel-data"}
+)
+"""What stays true of two contents for ever; the others depend on what can be decoded or read today."""
+
 LOSSY_SYNTAXES = frozenset(
     "1.2.840.10008.1.2.4." + last
     for last in (
@@ -67,7 +72,8 @@ def compare_group(sources: Sequence[Path]) -> list[str]:
     Returns
     -------
     list of str
-        A key of `CONFLICT_KINDS` for each source, in their order. Faults are never raised: see "unreadable".
+        A key of `CONFLICT_KINDS` for each source, in their order. One of them is the reference, the first if none can
+        be read: it stands for the instance. Faults are never raised: see "unreadable".
     """
     kinds = []
     reference: _Image | None = None
@@ -82,6 +88,8 @@ def compare_group(sources: Sequence[Path]) -> list[str]:
             kinds.append("reference")
         else:
             kinds.append(_compare(reference, image))
+    if reference is None and kinds:
+        kinds[:1] = ["reference"]
     return kinds
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from tasks.errors import CollisionError, WorkspaceError
+from tasks.errors import WorkspaceError
 from tasks.files import TEMPORARY_PREFIX, fsync_folder, refusals_named, same_content, temporary_sibling
 
 _FICLONE = 0x40049409
@@ -61,6 +61,10 @@ class Order(NamedTuple):
     mtime_ns: int
 
 
+TAKEN = "taken"
+"""Why a file was not placed where something else stands: no fault of the file, and nothing that we overwrite."""
+
+
 class Placed(NamedTuple):
     """What became of an order.
 
@@ -69,7 +73,7 @@ class Placed(NamedTuple):
     way
         "reflink", "hardlink", "copy", "symlink", or "there" if it was in place; empty if nothing was placed.
     reason
-        Why nothing was: "vanished", "unreadable", or "still-arriving" if the source is another file by now.
+        Why nothing was: "vanished", "unreadable", "still-arriving" if the source is another file by now, or `TAKEN`.
     """
 
     order: Order
@@ -95,19 +99,13 @@ def place_all(
 
     Raises
     ------
-    CollisionError
-        At the end, if places were taken by something else; that does not keep the others from theirs.
     DiskFullError, WorkspaceError
     """
     placer = _Placer(os.fsencode(tree), WAYS[how])
     done: list[Placed] = []
-    taken = 0
     with refusals_named(tree), contextlib.closing(placer):
         for order in orders:
-            try:
-                done.append(placer.place(order))
-            except CollisionError:
-                taken += 1
+            done.append(placer.place(order))
             if len(done) % _ADVANCE_EVERY == 0:
                 advance(_ADVANCE_EVERY)
             if len(done) >= _BATCH:
@@ -117,8 +115,10 @@ def place_all(
         advance(len(done) % _ADVANCE_EVERY)
         placer.make_durable()
         yield done
-    if taken:
-        raise CollisionError(count=taken, path=tree)
+
+
+class _TakenError(Exception):
+    """Something else stands in a place."""
 
 
 class _UnreadableError(Exception):
@@ -146,6 +146,8 @@ class _Placer:
             return Placed(order, "", "vanished")
         except _UnreadableError:
             return Placed(order, "", "unreadable")
+        except _TakenError:
+            return Placed(order, "", TAKEN)
         if way != "there" and not self._is_what_was_meant(order, name, way):
             os.unlink(name, dir_fd=self._handle)
             return Placed(order, "", "still-arriving")
@@ -189,7 +191,7 @@ class _Placer:
                 place = self._tree + b"/" + os.fsencode(order.target)
                 if is_there(order.source, place, by_link=ways[0] == _SYMLINK):
                     return "there"
-                raise CollisionError(count=1, path=os.fsdecode(self._tree)) from None
+                raise _TakenError from None
             except OSError as refusal:
                 if refusal.errno not in _NO_WAY:
                     raise
@@ -295,9 +297,21 @@ def way_of(source: bytes, target: bytes) -> str:
     return "hardlink" if os.path.samefile(source, target) else "copy"
 
 
+def way_of_gone(target: bytes, *, device: int, inode: int, size: int, mtime_ns: int) -> str:
+    """Tell by which way a file came to its place that has left the dump since; empty if another one stands there.
+
+    `mtime_ns` is -1 where it does not tell.
+    """
+    status = os.lstat(target)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != size or mtime_ns not in (-1, status.st_mtime_ns):
+        return ""
+    return "hardlink" if (status.st_dev, status.st_ino) == (device, inode) else "copy"
+
+
 def _reflink(source: bytes, folder: int, name: str) -> None:
     with _fresh(folder, name) as copy, _ordinary(source) as original:
         fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+        _take_over(copy, original)
 
 
 def _hardlink(source: bytes, folder: int, name: str) -> None:
@@ -308,9 +322,7 @@ def _copy(source: bytes, folder: int, name: str) -> None:
     with _fresh(folder, name) as copy, _ordinary(source) as original:
         shutil.copyfileobj(original, copy, _PIECE)
         copy.flush()
-        status = os.fstat(original.fileno())
-        os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
-        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        _take_over(copy, original)
         os.fsync(copy.fileno())
         original.seek(0)
         copy.seek(0)
@@ -320,6 +332,13 @@ def _copy(source: bytes, folder: int, name: str) -> None:
                 raise OSError(errno.EIO, "the copy differs from its source")
             if not piece:
                 break
+
+
+def _take_over(copy: BinaryIO, original: BinaryIO) -> None:
+    """Give a copy the rights and the times of what it is a copy of."""
+    status = os.fstat(original.fileno())
+    os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+    os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _symlink(source: bytes, folder: int, name: str) -> None:

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tasks.sort.store import Candidate, Planned
+from tasks.index.completeness import CompletenessRow, FrameCount, find_gaps
+from tasks.index.row import ROW_FIELDS
+from tasks.sort.store import Candidate, Member, Planned
 
 Namer = Callable[[Candidate, str], str]
 """Names a file's place below the sorted tree, given the digest of its content where that is what tells it apart."""
+
+Placer = Callable[[int, Sequence[str]], str]
+"""Names the place of a file that its UID tells apart, from the number of its header and its own attributes."""
 
 Comparer = Callable[[Sequence[Candidate]], Sequence[str]]
 """Says of files that share a SOP Instance UID how each differs from the first."""
@@ -42,6 +47,52 @@ def plan_files(candidates: Iterable[Candidate], name: Namer, compare: Comparer) 
             yield Planned(only.file, name(only, ""), None, "")
         else:
             yield from _plan_group(group, name, compare, named=bool(sop_instance_uid))
+
+
+def plan_series(
+    series: Iterable[tuple[int, Iterable[Member]]], place: Placer, gaps: dict[int, tuple[str, ...]]
+) -> Iterator[Planned]:
+    """Plan what `plan_files` left out: files whose SOP Instance UID no other has; and find out what is missing.
+
+    One pass does both, because reading all rows once more costs as much as either.
+
+    Parameters
+    ----------
+    series
+        As `SortStore.members` yields them.
+    place
+        See there.
+    gaps
+        Takes in why series are incomplete (`find_gaps`), by their numbers.
+    """
+    for number, members in series:
+        instances: list[CompletenessRow] = []
+        counts: list[FrameCount] = []
+        for member in members:
+            if member.planned is None:
+                own: Sequence[str] = member[_OWN:]  # type: ignore[assignment] # texts, from there on
+                yield Planned(member.file, place(member.header, own), None, "")
+            elif member.kept is not None or member.differs not in ("", "reference"):
+                continue
+            instances.append(
+                CompletenessRow(
+                    member.instance_number,
+                    member.image_position_patient,
+                    member.image_orientation_patient,
+                    member.subgroup,
+                    member.number_of_frames,
+                    member.sop_class_uid,
+                )
+            )
+            if member.declared is not None:
+                counts.append(FrameCount(member.declared, member.held or 0, bool(member.truncated)))
+        found = find_gaps(instances, counts)
+        if found:
+            gaps[number] = found
+
+
+_OWN = len(Member._fields) - len(ROW_FIELDS)
+"""Where a member's own attributes begin."""
 
 
 def _plan_group(group: list[Candidate], name: Namer, compare: Comparer, *, named: bool) -> Iterator[Planned]:

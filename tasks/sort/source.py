@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tasks.sort.place import Order
 from tasks.sort.store import Source
 from tasks.workspace import Workspace
 
@@ -47,3 +48,15 @@ class Sources:
         if source.present:
             return self.unpacked + b"/" + os.fsencode(source.stored) if source.stored else self.in_dump(source.path)
         return self.in_tree(source.placed_at)
+
+    def order_of(self, source: Source) -> Order:
+        """Return what places a file."""
+        ours = bool(source.stored) or not source.present
+        return Order(
+            source=self.path_of(source),
+            target=source.target,
+            file=source.file,
+            device=source.device,
+            size=source.size,
+            mtime_ns=-1 if ours else source.mtime_ns,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,10 +10,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.index.completeness import CompletenessRow, FrameCount
+from tasks.files import database_refusals_named
+from tasks.index.completeness import FrameCount
 from tasks.index.row import ROW_FIELDS
 from tasks.index.store import IndexStore
 from tasks.index.subgroup import tell_apart
+from tasks.parcel import Parcel
 
 _SCHEMA = """;
 CREATE TABLE plan (
@@ -23,7 +25,7 @@ CREATE TABLE plan (
     differs TEXT NOT NULL
 );
 CREATE INDEX plan_file ON plan (file);
-CREATE INDEX plan_target ON plan (target) WHERE kept IS NULL;
+CREATE INDEX plan_target ON plan (target, file) WHERE kept IS NULL;
 CREATE TABLE placement (
     target TEXT PRIMARY KEY,
     file INTEGER NOT NULL,
@@ -48,7 +50,8 @@ CREATE TABLE frames (file INTEGER PRIMARY KEY, declared INTEGER, held INTEGER, t
 CREATE TABLE gap (series INTEGER PRIMARY KEY, reasons TEXT NOT NULL)
 """
 
-_MAY_BE_PLACED = "header IS NOT NULL AND (present OR id IN (SELECT file FROM placement))"
+# The plus keeps SQLite from taking the index on headers for a query that goes over all of them.
+_MAY_BE_PLACED = "+file.header IS NOT NULL AND (file.present OR file.id IN (SELECT file FROM placement))"
 # SQLite knows nothing of how many rows tables have; where it would begin with the larger one, CROSS JOIN tells it the
 # order (SQLite, "The Query Optimizer Overview", section 8.2).
 _SOURCE = (
@@ -57,7 +60,12 @@ _SOURCE = (
     "END, ''"
 )
 _CANDIDATE = f"id, path, present, digest, header, {', '.join(ROW_FIELDS)}"
+_REPEATED = "SELECT sop_instance_uid FROM file WHERE header IS NOT NULL GROUP BY sop_instance_uid HAVING count(*) > 1"
 _STILL_TO_PLACE = "kept IS NULL AND (placement.file IS NULL OR placement.file != plan.file)"
+_TO_PLACE = (
+    f"SELECT plan.target, {_SOURCE} FROM plan JOIN file ON file.id = plan.file "  # noqa: S608 - names of our own fields
+    f"LEFT JOIN placement ON placement.target = plan.target WHERE {_STILL_TO_PLACE}"
+)
 
 _SERIES_TEXTS = (
     "patient_id",
@@ -122,6 +130,40 @@ class Planned(NamedTuple):
     differs: str
 
 
+class Member(NamedTuple):
+    """A file of a series, in the plan or about to be.
+
+    Attributes
+    ----------
+    planned
+        The file's number if the plan speaks of it already, with `kept` and `differs` as it says; else None.
+    declared, held, truncated
+        What was counted of its frames, None where nothing was.
+    sop_instance_uid, ...
+        Its own attributes: the last fields are those of `ROW_FIELDS`, in their order.
+    """
+
+    series: int
+    file: int
+    header: int
+    planned: int | None
+    kept: int | None
+    differs: str | None
+    declared: int | None
+    held: int | None
+    truncated: int | None
+    image_orientation_patient: str
+    subgroup: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    instance_number: str
+    acquisition_number: str
+    acquisition_time: str
+    acquisition_datetime: str
+    image_position_patient: str
+    number_of_frames: str
+
+
 class Source(NamedTuple):
     """A file to be placed, and where its bytes can be had."""
 
@@ -165,7 +207,16 @@ def _make_candidate(row: tuple[Any, ...]) -> Candidate:
 
 
 _SOP_INSTANCE_UID = ROW_FIELDS.index("sop_instance_uid")
-_completeness_row = CompletenessRow._make
+
+
+def pack_placements(rows: Iterable[tuple[str, int, str, bool, str]]) -> Parcel:
+    """Pack what became of places: (target, file, way or nothing, whether it stood there already, reason)."""
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE placed (target, file, way, stood, reason)")
+        connection.executemany("INSERT INTO placed VALUES (?, ?, ?, ?, ?)", rows)
+
+    return Parcel.of(fill)
 
 
 class SortStore(IndexStore):
@@ -177,9 +228,9 @@ class SortStore(IndexStore):
     def acquisition_spans(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
         """Yield each header's number with the first and the last acquisition time and date-time of its files."""
         rows = self._stream(
-            "SELECT header.id, min(nullif(acquisition_time, '')), max(acquisition_time), "
+            "SELECT header, min(nullif(acquisition_time, '')), max(acquisition_time), "
             "min(nullif(acquisition_datetime, '')), max(acquisition_datetime) "
-            "FROM header LEFT JOIN file ON file.header = header.id GROUP BY header.id"
+            "FROM file WHERE +header IS NOT NULL GROUP BY +header"
         )
         for header, *spans in rows:
             first, last, first_moment, last_moment = (span or "" for span in spans)
@@ -187,25 +238,40 @@ class SortStore(IndexStore):
 
     # The plan --------------------------------------------------------------------------------------------------------
 
-    def candidates(self) -> Iterator[Candidate]:
-        """Yield every file that has to be in the plan, sorted by SOP Instance UID, then by path."""
+    def candidates(self, *, grouped: bool = False) -> Iterator[Candidate]:
+        """Yield every file that has to be in the plan, sorted by SOP Instance UID, then by path.
+
+        Parameters
+        ----------
+        grouped
+            Only those that share their SOP Instance UID with others, or have none.
+        """
+        only = f"AND (sop_instance_uid = '' OR sop_instance_uid IN ({_REPEATED}))" if grouped else ""
         rows = self._stream(
             f"SELECT {_CANDIDATE} FROM file "  # noqa: S608 - names of our own fields
-            f"WHERE {_MAY_BE_PLACED} ORDER BY sop_instance_uid, path"
+            f"WHERE {_MAY_BE_PLACED} AND header IS NOT NULL {only} ORDER BY sop_instance_uid, path"
         )
         return (_make_candidate(row) for row in rows)
 
     def undigested(self) -> list[Source]:
         """List the files that their headers do not tell apart, so that their contents must: repeated or absent UIDs."""
+        other = _MAY_BE_PLACED.replace("file.", "other.")
         rows = self._read(
-            f"SELECT '', {_SOURCE} FROM file WHERE digest = '' AND {_MAY_BE_PLACED} "  # noqa: S608
-            "AND (sop_instance_uid = '' OR sop_instance_uid IN (SELECT sop_instance_uid FROM file "
-            f"WHERE {_MAY_BE_PLACED} GROUP BY sop_instance_uid HAVING count(*) > 1)) ORDER BY path"
+            f"SELECT '', {_SOURCE} FROM file WHERE digest = '' AND {_MAY_BE_PLACED} AND header IS NOT NULL "  # noqa: S608
+            f"AND (sop_instance_uid = '' OR sop_instance_uid IN ({_REPEATED}) AND EXISTS (SELECT 1 FROM file AS other "
+            f"WHERE other.sop_instance_uid = file.sop_instance_uid AND other.id != file.id AND {other} "
+            "AND other.header IS NOT NULL)) ORDER BY path"
         )
         return [Source(*row) for row in rows]
 
-    def write_plan(self, planned: Iterable[Planned]) -> None:
-        """Put a plan in the place of the one before."""
+    def write_plan(self, planned: Iterable[Planned], rest: Iterable[Planned] = ()) -> None:
+        """Put a plan in the place of the one before.
+
+        Parameters
+        ----------
+        planned, rest
+            The plan. While `rest` is read, what `planned` said shows in `members`.
+        """
         with self._transaction():
             execute = self._connection.execute
             execute("DELETE FROM plan")
@@ -213,8 +279,26 @@ class SortStore(IndexStore):
             execute("DROP INDEX plan_file")
             execute("DROP INDEX plan_target")
             self._connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", planned)
+            execute("CREATE TEMP TABLE planned AS SELECT file, kept, differs FROM plan")
+            execute("CREATE UNIQUE INDEX temp.planned_file ON planned (file)")
+            self._connection.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", rest)
+            execute("DROP TABLE temp.planned")
             execute("CREATE INDEX plan_file ON plan (file)")
-            execute("CREATE INDEX plan_target ON plan (target) WHERE kept IS NULL")
+            execute("CREATE INDEX plan_target ON plan (target, file) WHERE kept IS NULL")
+
+    def members(self) -> Iterator[tuple[int, Iterator[Member]]]:
+        """Yield the files of each series that the plan speaks of or has yet to: those that share no UID; see there."""
+        rows = self._stream(
+            "SELECT header.series, file.id, file.header, planned.file, planned.kept, planned.differs, "  # noqa: S608
+            "declared, held, truncated, header.image_orientation_patient, header.subgroup, header.sop_class_uid, "
+            f"{', '.join(f'file.{name}' for name in ROW_FIELDS)} "
+            "FROM header INDEXED BY header_series CROSS JOIN file INDEXED BY file_header ON file.header = header.id "
+            "LEFT JOIN temp.planned ON planned.file = file.id LEFT JOIN frames ON frames.file = file.id "
+            f"WHERE file.header IS NOT NULL AND {_MAY_BE_PLACED} AND (planned.file IS NOT NULL "
+            f"OR sop_instance_uid != '' AND sop_instance_uid NOT IN ({_REPEATED})) ORDER BY header.series"
+        )
+        for series, group in groupby(rows, itemgetter(0)):
+            yield series, map(Member._make, group)
 
     def contested_targets(self) -> list[tuple[str, list[int]]]:
         """List the places that the plan gives to more than one file."""
@@ -232,10 +316,11 @@ class SortStore(IndexStore):
                 ((target, file, file) for file, target in targets.items()),
             )
 
-    def planned(self) -> Iterator[tuple[bytes, str]]:
-        """Yield what is placed, by target: (file, target)."""
+    def planned(self) -> Iterator[tuple[bytes, str, int]]:
+        """Yield what is placed, by target: (path, target, file)."""
         return self._stream(
-            "SELECT file.path, target FROM plan JOIN file ON file.id = plan.file WHERE kept IS NULL ORDER BY target"
+            "SELECT file.path, target, file.id FROM plan JOIN file ON file.id = plan.file WHERE kept IS NULL "
+            "ORDER BY target"
         )
 
     def conflicts(self) -> Iterator[tuple[bytes, str, str]]:
@@ -353,8 +438,8 @@ class SortStore(IndexStore):
     def uncounted(self) -> list[Source]:
         """List the multi-frame files whose frames were not counted yet."""
         rows = self._read(
-            f"SELECT '', {_SOURCE} FROM file CROSS JOIN plan ON plan.file = file.id WHERE kept IS NULL "  # noqa: S608
-            "AND number_of_frames != '' AND NOT EXISTS (SELECT 1 FROM frames WHERE frames.file = file.id)"
+            f"SELECT '', {_SOURCE} FROM file WHERE {_MAY_BE_PLACED} AND number_of_frames != '' "  # noqa: S608
+            "AND NOT EXISTS (SELECT 1 FROM frames WHERE frames.file = file.id)"
         )
         return [Source(*row) for row in rows]
 
@@ -365,25 +450,6 @@ class SortStore(IndexStore):
                 "INSERT OR REPLACE INTO frames VALUES (?, ?, ?, ?)",
                 ((file, *(count or (None, None, None))) for file, count in counts),
             )
-
-    def series_rows(self) -> Iterator[tuple[int, list[CompletenessRow], list[FrameCount]]]:
-        """Yield the planned instances of each series, each once, and what is known of their frames, by series."""
-        rows = self._stream(
-            "SELECT header.series, declared, held, truncated, file.instance_number, file.image_position_patient, "
-            "header.image_orientation_patient, header.subgroup, file.number_of_frames, header.sop_class_uid "
-            "FROM header INDEXED BY header_series CROSS JOIN file INDEXED BY file_header ON file.header = header.id "
-            "JOIN plan ON plan.file = file.id LEFT JOIN frames ON frames.file = file.id "
-            "WHERE file.header IS NOT NULL AND plan.kept IS NULL AND differs IN ('', 'reference') "
-            "ORDER BY header.series"
-        )
-        for series, group in groupby(rows, itemgetter(0)):
-            instances: list[CompletenessRow] = []
-            counts: list[FrameCount] = []
-            for row in group:
-                instances.append(_completeness_row(row[4:]))
-                if row[1] is not None:
-                    counts.append(FrameCount(row[1], row[2], bool(row[3])))
-            yield series, instances, counts
 
     def keep_gaps(self, gaps: Iterable[tuple[int, str]]) -> None:
         """Note what is missing of series, given as (series, reason codes)."""
@@ -409,12 +475,7 @@ class SortStore(IndexStore):
 
     def to_place(self) -> Iterator[Source]:
         """Yield what the plan wants and the sorted tree does not have yet, by target."""
-        rows = self._stream(
-            f"SELECT plan.target, {_SOURCE} "  # noqa: S608
-            "FROM plan JOIN file ON file.id = plan.file LEFT JOIN placement ON placement.target = plan.target "
-            f"WHERE {_STILL_TO_PLACE} ORDER BY plan.target"
-        )
-        return (Source(*row) for row in rows)
+        return (Source(*row) for row in self._stream(f"{_TO_PLACE} ORDER BY plan.target"))
 
     def count_to_place(self) -> int:
         """Count what `to_place` yields."""
@@ -461,10 +522,23 @@ class SortStore(IndexStore):
             "(SELECT 1 FROM plan WHERE plan.target = placement.target AND kept IS NULL) ORDER BY target"
         )
 
+    def pack_work(self, files: int) -> Iterator[tuple[Parcel, int]]:
+        """Yield what `to_place` does as parcels of so many files, each with how many it holds."""
+        last, count = "", files
+        while count == files:
+            with database_refusals_named(self._path):
+                parcel, count = Parcel.of_query(
+                    self._connection, f"{_TO_PLACE} AND plan.target > ? ORDER BY plan.target LIMIT ?", (last, files)
+                )
+            if count:
+                with parcel.opened() as opened:
+                    ((last,),) = opened.execute("SELECT max(target) FROM rows")
+                yield parcel, count
+
     def keep_placements(
-        self, run: int, ways: Sequence[tuple[str, int, str]], *, stood: Collection[str] = frozenset()
+        self, run: int, ways: Iterable[tuple[str, int, str]], *, stood: Collection[str] = frozenset()
     ) -> None:
-        """Note what was placed, given as (target, file, way), in the order of `to_place`.
+        """Note what was placed, given as (target, file, way).
 
         Parameters
         ----------
@@ -472,35 +546,32 @@ class SortStore(IndexStore):
             The targets where nothing had to be done. Where the index knows how such a place was filled it stays the
             work of that run, also if the plan wants another file of the same content there now.
         """
-        if not ways:
-            return
-        common = Counter(way for _, _, way in ways).most_common(1)[0][0]
-        others = [(target, file, way) for target, file, way in ways if way != common]
-        with self._transaction():
-            execute = self._connection.execute
-            if stood or len(others) * 2 > len(ways) or not self._is_all_of_plan(ways):
-                others = list(ways)
-            else:
-                # What the plan says already SQLite copies many times faster than it takes it from us.
-                execute(
-                    "INSERT OR REPLACE INTO placement SELECT plan.target, plan.file, ?, ? FROM plan "  # noqa: S608
-                    f"LEFT JOIN placement ON placement.target = plan.target WHERE {_STILL_TO_PLACE} "
-                    "AND plan.target BETWEEN ? AND ? ORDER BY plan.target",
-                    (common, run, ways[0][0], ways[-1][0]),
-                )
-            note = "INSERT INTO placement VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET file = excluded.file"
-            note_anew = note + ", way = excluded.way, run = excluded.run"
-            for one in others:
-                execute(note if one[0] in stood else note_anew, (*one, run))
+        rows = ((target, file, way, target in stood, "") for target, file, way in ways)
+        self.merge_placements(run, pack_placements(rows))
 
-    def _is_all_of_plan(self, ways: Sequence[tuple[str, int, str]]) -> bool:
-        """Tell whether what was placed is all that the plan wants between the first and the last place."""
-        ((count,),) = self._connection.execute(
-            "SELECT count(*) FROM plan LEFT JOIN placement ON placement.target = plan.target "  # noqa: S608
-            f"WHERE {_STILL_TO_PLACE} AND plan.target BETWEEN ? AND ?",
-            (ways[0][0], ways[-1][0]),
+    def merge_placements(self, run: int, parcel: Parcel) -> list[tuple[int, str]]:
+        """Note what `pack_placements` packed; return what was not placed: (file, reason)."""
+        note = (
+            "INSERT INTO placement SELECT target, file, way, ? FROM parcel.placed WHERE way != '' AND {which} "
+            "ORDER BY target ON CONFLICT (target) DO UPDATE SET file = excluded.file"
         )
-        return bool(count == len(ways))
+        with parcel.attached(self._connection), self._transaction():
+            execute = self._connection.execute
+            execute(note.format(which="stood"), (run,))
+            execute(note.format(which="NOT stood") + ", way = excluded.way, run = excluded.run", (run,))
+            return execute("SELECT file, reason FROM parcel.placed WHERE way = ''").fetchall()
+
+    def expect_placements(self, files: int) -> None:
+        """Get ready to note so many places: where they are most of all, the index is sorted once at the end."""
+        ((known,),) = self._read("SELECT count(*) FROM placement")
+        if files > known:
+            with self._transaction():
+                self._connection.execute("DROP INDEX IF EXISTS placement_file")
+
+    def placements_noted(self) -> None:
+        """Sort the index again, if it is not."""
+        with self._transaction():
+            self._connection.execute("CREATE INDEX IF NOT EXISTS placement_file ON placement (file)")
 
     def forget_placements(self, run: int, targets: Iterable[str]) -> None:
         """Note what was taken away from the sorted tree."""

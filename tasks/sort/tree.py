@@ -1,13 +1,16 @@
-"""Name the places of all files of a study, from what the index knows of their headers."""
+"""Plan the tree of a study: a place for each file, named from what the index knows of the headers."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tasks.index.row import SharedHeader
-from tasks.sort.layout import Facts, Layout, canonical_header, series_key, unfold
-from tasks.sort.store import Candidate, SortStore
+from tasks.sort.fields import Facts, canonical_header, series_key
+from tasks.sort.layout import Layout
+from tasks.sort.names import unfold
+from tasks.sort.plan import Comparer, plan_files, plan_series
+from tasks.sort.store import Candidate, Planned, SortStore
 from tasks.sort.visit import (
     Acquired,
     VisitOverride,
@@ -48,30 +51,66 @@ class TreeNames:
         self._renamed = unfold(folders)
         self._folders = {header: self._renamed.get(folder, folder) for header, folder in self._folders.items()}
 
-    def target(self, candidate: Candidate, digest: str, digits: int = 8) -> str:
+    def target(self, candidate: Candidate, digest: str) -> str:
+        """Return where a file belongs; see `place`."""
+        return self.place(candidate.header, candidate.values, digest)
+
+    def place(self, header: int, values: Sequence[str], digest: str = "", *, digits: int = 8) -> str:
         """Return where a file belongs, relative to the sorted tree, with forward slashes.
 
         Parameters
         ----------
-        candidate
-            The file.
+        header, values
+            The number of the file's header, and its own attributes in the order of `ROW_FIELDS`.
         digest
             Its content's SHA-256 where the SOP Instance UID alone does not name it, or nothing.
         digits
             How long the hashes of its name are.
         """
-        header = candidate.header
         namer = self._namers.get((header, digits))
         if namer is None:
             namer = self._namers[header, digits] = self._layout.file_namer(self._facts[header], digits=digits)
         folder = self._folders.get(header)
         if folder is None:
-            folder = self._folder(header, candidate.values)
+            folder = self._folder(header, values)
             folder = self._renamed.get(folder, folder)
-        return f"{folder}/{namer(candidate.values, digest)}"
+        return f"{folder}/{namer(values, digest)}"
 
     def _folder(self, header: int, values: Sequence[str]) -> str:
         return self._layout.folder_of(self._facts[header], values)
+
+
+def plan_tree(
+    store: SortStore, names: TreeNames, compare: Comparer, *, watched: Callable[[Iterator[Planned]], Iterator[Planned]]
+) -> dict[int, tuple[str, ...]]:
+    """Write the plan of a study into the index, and find out which series are incomplete.
+
+    Parameters
+    ----------
+    store
+        The index, with digests for what headers do not tell apart (`SortStore.undigested`).
+    compare
+        See there.
+    watched
+        Hands on what is planned, and may count it.
+
+    Returns
+    -------
+    dict
+        Why series are incomplete, by their numbers.
+    """
+    gaps: dict[int, tuple[str, ...]] = {}
+    store.write_plan(
+        watched(plan_files(store.candidates(grouped=True), names.target, compare)),
+        watched(plan_series(store.members(), names.place, gaps)),
+    )
+    # Short hashes can meet by chance; long ones do not.
+    longer = {}
+    for _, files in store.contested_targets():
+        for candidate, digest in store.candidates_of(files):
+            longer[candidate.file] = names.place(candidate.header, candidate.values, digest, digits=32)
+    store.replan(longer)
+    return gaps
 
 
 def _gather_facts(store: SortStore, gap_hours: float, overrides: Mapping[str, VisitOverride]) -> dict[int, Facts]:

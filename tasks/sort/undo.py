@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from tasks.errors import CollisionError
 from tasks.files import same_content
-from tasks.sort.place import Order, place_all, take_away
+from tasks.sort.place import TAKEN, place_all, take_away
 from tasks.sort.source import Sources
 from tasks.sort.store import SortStore, Source
 
@@ -46,30 +47,27 @@ def undo_run(store: SortStore, sources: Sources, *, how: str, moment: str) -> Un
         The way of placing, for what is put back.
     moment
         In ISO 8601, for the journal.
+
+    Raises
+    ------
+    CollisionError
+        If something else stands where files should be put back; nothing is taken away then.
     """
     runs = [run for run in store.runs() if not run.undone]
     if not runs:
         return Undone(run=0, taken=0, restored=0, kept=0)
     number = runs[-1].run
     tree = os.fsdecode(sources.tree)
-    orders = [
-        Order(
-            source=sources.path_of(one),
-            target=one.target,
-            file=one.file,
-            device=one.device,
-            size=one.size,
-            mtime_ns=one.mtime_ns if one.present and not one.stored else -1,
-        )
-        for one in store.removed_by(number)
-        if one.present or one.placed_at
-    ]
-    restored = 0
+    orders = [sources.order_of(one) for one in store.removed_by(number) if one.present or one.placed_at]
+    restored = taken_by_others = 0
     for batch in place_all(orders, tree, how=how, advance=lambda _: None):
         back = [(done.order.target, done.order.file, done.way) for done in batch if done.way]
         # Before anything is taken away: what was put back may be the only copy then.
         store.put_back(number, back)
+        taken_by_others += sum(done.reason == TAKEN for done in batch)
         restored += len(back)
+    if taken_by_others:
+        raise CollisionError(count=taken_by_others, path=tree)
     elsewhere = store.placed_twice(number)
     placed = store.placed_by(number)
     taken = [one.target for one in placed if one.file in elsewhere or _is_held(one, store, sources)]

@@ -20,11 +20,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DamagedRecordError, DiskFullError, WorkspaceError
-from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, read_outcomes, write_chunk, write_outcomes
+from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, write_chunk
 from tasks.index.header import read_header, read_headers
 from tasks.index.row import PASSING_REASONS, FileStamp, IndexRow, Reject
 from tasks.index.scan import scan_dump
 from tasks.index.store import CHANGES, SCHEMA_VERSION, IndexedFile, IndexStore
+from tasks.parcel import Parcel
 from tests import strategies
 from tests.builders.disks import tiny_disk, unprivileged
 from tests.builders.world import make_dump, make_instance, write_instance
@@ -54,7 +55,7 @@ def read(dump: Path, stamps: Iterable[FileStamp]) -> list[Outcome]:
 def take_in(store: IndexStore, stamps: Sequence[FileStamp], outcomes: Sequence[Outcome], chunk: str = "0") -> None:
     """Merge what was read, as the first scan of all."""
     store.take_scan(stamps)
-    store.merge(chunk, stamps, pack(outcomes))
+    store.merge(chunk, pack(stamps, outcomes))
 
 
 def night(store: IndexStore, dump: Path, *, same: Same = never, files: int = 1000) -> dict[str, int]:
@@ -64,7 +65,7 @@ def night(store: IndexStore, dump: Path, *, same: Same = never, files: int = 100
     store.expect(len(unread))
     for begin in range(0, len(unread), files):
         part = unread[begin : begin + files]
-        store.merge(f"{begin}", part, pack(read(dump, part)))
+        store.merge(f"{begin}", pack(part, read(dump, part)))
     return store.finish_scan(seen.refused, same)
 
 
@@ -91,18 +92,6 @@ def dump(tmp_path: Path) -> Path:
     return folder
 
 
-def decodable(outcome: Outcome) -> Outcome:
-    """Lone surrogates cannot come out of `decode_text` (test_syntax_and_text proves it), and SQLite takes none."""
-    if not isinstance(outcome, IndexRow):
-        return outcome
-
-    def clean(record: object) -> dict[str, object]:
-        texts = {name: getattr(record, name) for name in record.__slots__}
-        return {name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if isinstance(text, str)}
-
-    return replace(outcome, shared=replace(outcome.shared, **clean(outcome.shared)), **clean(outcome))
-
-
 @settings(max_examples=25)
 @given(st.lists(st.tuples(strategies.stamps(), st.one_of(strategies.index_rows(), strategies.rejects())), max_size=6))
 def test_what_goes_in_comes_out(
@@ -110,15 +99,15 @@ def test_what_goes_in_comes_out(
 ) -> None:
     """Any text in any field and any bytes in a name, through the chunk's files and through SQLite."""
     folder = tmp_path_factory.mktemp("index")
-    known = {stamp.path: (stamp, decodable(replace(outcome, path=stamp.path))) for stamp, outcome in files}
+    known = {stamp.path: (stamp, strategies.decodable(replace(outcome, path=stamp.path))) for stamp, outcome in files}
     stamps = [stamp for stamp, _ in known.values()]
     outcomes = [outcome for _, outcome in known.values()]
     write_chunk(folder / "chunk", stamps)
-    write_outcomes(folder / "outcomes", pack(outcomes))
+    pack(read_chunk(folder / "chunk"), outcomes).write(folder / "outcomes")
 
     with IndexStore(folder / "index.db") as store:
         store.take_scan(stamps)
-        store.merge("0", read_chunk(folder / "chunk"), read_outcomes(folder / "outcomes"))
+        assert store.merge("0", Parcel.read(folder / "outcomes")) == len(stamps)
         store.finish_scan([], never)
         kept = {file.stamp: file.row for file in store.instances()}
         assert kept == {s: o for s, o in zip(stamps, outcomes, strict=True) if isinstance(o, IndexRow)}
@@ -145,9 +134,9 @@ def test_merging_twice_changes_nothing(dump: Path, tmp_path: Path) -> None:
     with IndexStore(tmp_path / "index.db") as store:
         seen = scan_dump(os.fsencode(dump), tmp_path / "spool")
         stamps = list(store.take_scan(seen.stamps()))
-        packed = pack(read(dump, stamps))
+        packed = pack(stamps, read(dump, stamps))
         for chunk in ("0", "0"):
-            store.merge(chunk, stamps, packed)
+            assert store.merge(chunk, packed) == 14
         found = store.finish_scan(seen.refused, never)
         once = everything(store)
         assert found == told(new=14)
@@ -160,7 +149,7 @@ def test_merging_twice_changes_nothing(dump: Path, tmp_path: Path) -> None:
         assert store.reject_counts() == {"empty": 1, "not-dicom": 1, "symlink": 1}
         # A run that was cut off after the last line of the stage does all of it again.
         store.expect(len(stamps))
-        store.merge("0", stamps, packed)
+        store.merge("0", packed)
         assert store.finish_scan(seen.refused, never) == found
         assert everything(store) == once
     with IndexStore(tmp_path / "index.db") as store:
@@ -171,22 +160,20 @@ def test_merging_twice_changes_nothing(dump: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tasks.index.chunk import read_chunk, read_outcomes
 from tasks.index.store import IndexStore
+from tasks.parcel import Parcel
 
 folder = Path(sys.argv[1])
 
-class Dying(list):
-    def __iter__(self):
-        for number, stamp in enumerate(super().__iter__()):
-            if number == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield stamp
+def die(statement):
+    if statement.startswith("UPDATE last_number"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 with IndexStore(folder / "index.db") as store:
     store.expect(14)
-    store.merge("0", read_chunk(folder / "0"), read_outcomes(folder / "0.read"))
-    store.merge("1", Dying(read_chunk(folder / "1")), read_outcomes(folder / "1.read"))
+    store.merge("0", Parcel.read(folder / "0.read"))
+    store._connection.set_trace_callback(die)
+    store.merge("1", Parcel.read(folder / "1.read"))
 """
 
 
@@ -196,14 +183,13 @@ def write_two_chunks(dump: Path, folder: Path) -> list[FileStamp]:
     with IndexStore(folder / "index.db") as store:
         stamps = list(store.take_scan(seen.stamps()))
     for number, part in enumerate((slice(0, 6), slice(6, None))):
-        write_chunk(folder / f"{number}", stamps[part])
-        write_outcomes(folder / f"{number}.read", pack(read(dump, stamps[part])))
+        pack(stamps[part], read(dump, stamps[part])).write(folder / f"{number}.read")
     return stamps
 
 
 def merge_both(store: IndexStore, folder: Path) -> None:
     for number in range(2):
-        store.merge(f"{number}", read_chunk(folder / f"{number}"), read_outcomes(folder / f"{number}.read"))
+        store.merge(f"{number}", Parcel.read(folder / f"{number}.read"))
 
 
 def test_killed_in_the_middle_of_a_merge(dump: Path, tmp_path: Path) -> None:
@@ -229,7 +215,7 @@ def test_killed_before_the_end_and_the_dump_changed_meanwhile(dump: Path, tmp_pa
     """What a run that never finished had read is forgotten, and not taken for what the dump held before."""
     stamps = write_two_chunks(dump, tmp_path)
     with IndexStore(tmp_path / "index.db") as store:
-        store.merge("0", read_chunk(tmp_path / "0"), read_outcomes(tmp_path / "0.read"))
+        store.merge("0", Parcel.read(tmp_path / "0.read"))
         for stamp in stamps[:3]:
             (dump / os.fsdecode(stamp.path)).unlink()
         assert night(store, dump, files=4) == told(new=11)
@@ -247,7 +233,7 @@ def test_fault_in_the_middle_of_a_merge_leaves_nothing(dump: Path, tmp_path: Pat
         with pytest.raises(ValueError, match="shorter"):
             take_in(store, stamps, outcomes[:-1])
         assert everything(store)[:2] == ([], [])
-        store.merge("0", stamps, pack(outcomes))
+        store.merge("0", pack(stamps, outcomes))
         assert len(everything(store)[0]) == 12
 
 
@@ -262,7 +248,7 @@ def test_what_could_not_be_read_is_read_again(tmp_path: Path) -> None:
         assert len(list(store.rejects())) == 4
 
         assert list(store.take_scan(stamps)) == stamps[:3]
-        store.merge("1", stamps[:3], pack(make_row(stamp.path, patient_id="x") for stamp in stamps[:3]))
+        store.merge("1", pack(stamps[:3], (make_row(stamp.path, patient_id="x") for stamp in stamps[:3])))
         assert store.finish_scan([], never) == told(unchanged=1, new=3)
         assert [file.stamp for file in store.instances()] == stamps[:3]
         assert list(store.rejects()) == [Reject(path=stamps[3].path, reason="not-dicom")]
@@ -281,7 +267,7 @@ def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
         given_before = {file.file for file in store.instances()}
         store.refuse([max(given_before)], "vanished")
         assert list(store.take_scan(stamps)) == stamps[2:]
-        store.merge("1", stamps[2:], pack([make_row(b"002")]))
+        store.merge("1", pack(stamps[2:], [make_row(b"002")]))
         store.finish_scan([], never)
         assert len({file.file for file in store.instances()} - given_before) == 1
 
@@ -522,7 +508,7 @@ def test_the_sums_close_on_any_night(nights: list[dict[bytes, Image]], chance: r
             store.expect(len(unread))
             outcomes = outcomes_of(dump, unread)
             known |= zip(unread, outcomes, strict=True)
-            store.merge("0", unread, pack(outcomes))
+            store.merge("0", pack(unread, outcomes))
             found = store.finish_scan([], lambda *_: chance.random() < 0.5)
             assert min(found.values()) >= 0, found
             assert sum(found.values()) - found["new"] == before
@@ -557,7 +543,7 @@ def next_night(store: IndexStore, files: Mapping[FileStamp, Outcome], **how: boo
     """Take in a made-up dump; return what became of the files, and how many had to be read."""
     unread = list(store.take_scan(sorted(files), **how))
     store.expect(len(unread))
-    store.merge("0", unread, pack(files[stamp] for stamp in unread))
+    store.merge("0", pack(unread, (files[stamp] for stamp in unread)))
     return store.finish_scan([], never), len(unread)
 
 
@@ -756,7 +742,7 @@ def test_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
                 for begin in range(0, 4000, 20):
                     stamps = [stamp_of(number) for number in range(begin, begin + 20)]
                     rows = [make_row(stamp.path, patient_id=f"{stamp.inode}") for stamp in stamps]
-                    store.merge(f"{begin}", stamps, pack(rows))
+                    store.merge(f"{begin}", pack(stamps, rows))
                     done.update(stamps)
 
         with pytest.raises(DiskFullError):
@@ -798,7 +784,7 @@ def test_order_of_arrival_does_not_show(dump: Path, tmp_path: Path) -> None:
             store.take_scan(stamps)
             store.expect(len(stamps) if number else 0)
             for place in order:
-                store.merge(f"{place}", [stamps[place]], pack([outcomes[place]]))
+                store.merge(f"{place}", pack([stamps[place]], [outcomes[place]]))
             store.finish_scan([], never)
             found.append((without_numbers(store), *everything(store)[1:]))
     assert found[0] == found[1] == found[2]

@@ -199,7 +199,8 @@ def write_study(
     """Write a study file; `files` is the size of the first two stages' chunks, `series` that of the last's."""
     path.write_text(
         f"dump = {json.dumps(str(dump))}\nworkspace = {json.dumps(str(workspace))}\n{more}\n"
-        f"[chunks]\nindex_files = {files}\nexport_instances = {files}\nreview_series = {series}\n",
+        f"[chunks]\nindex_files = {files}\nplace_files = {files}\nexport_instances = {files}\n"
+        f"review_series = {series}\n",
         "utf-8",
     )
     return path

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sort import _part_contested
 from tasks.index.chunk import pack
 from tasks.index.row import FileStamp
-from tasks.sort.layout import parse_layout, short_hash
-from tasks.sort.plan import plan_files
+from tasks.sort.layout import parse_layout
+from tasks.sort.names import short_hash
 from tasks.sort.store import SortStore
-from tasks.sort.tree import TreeNames
+from tasks.sort.tree import TreeNames, plan_tree
 from tests.builders.disks import other_device
 from tests.builders.world import make_dump, make_instance, write_instance
 from tests.pipelines.command import (
     Ended,
     contents,
+    counts_of,
     digests,
     luigi,
     luigi_words,
@@ -168,13 +168,13 @@ def die(*_, **__):
 
 if moment == "while the plan is written":
     whole = SortStore.write_plan
-    def half(self, planned):
+    def half(self, planned, rest):
         def cut():
-            for number, one in enumerate(planned):
+            for number, one in enumerate(rest):
                 if number == 4:
                     die()
                 yield one
-        whole(self, cut())
+        whole(self, planned, cut())
     SortStore.write_plan = half
 elif moment == "when the lists are written":
     written = sort.write_list
@@ -244,19 +244,18 @@ def test_short_hashes_that_meet_by_chance_become_long(order: int, tmp_path: Path
     stamps = [FileStamp(path=row.path, size=1, mtime_ns=1, device=1, inode=number) for number, row in enumerate(rows)]
     with SortStore(tmp_path / "index.db") as store:
         store.take_scan(stamps)
-        store.merge("0", stamps, pack(rows))
+        store.merge("0", pack(stamps, rows))
         store.finish_scan([], lambda *_: False)
         names = TreeNames(store, parse_layout("patient-date-series"), 4, {})
         files = {file.path: file for file in store.candidates()}
         short = {path: names.target(file, "") for path, file in files.items()}
         assert short[b"0"] == short[b"1"] != short[b"2"]
-        store.write_plan(plan_files(store.candidates(), names.target, lambda kept: [""] * len(kept)))
-        _part_contested(store, names)
-        planned = dict(store.planned())
+        plan_tree(store, names, lambda kept: [""] * len(kept), watched=iter)
+        planned = {path: target for path, target, _ in store.planned()}
         assert len(set(planned.values())) == 3
         assert planned[b"2"] == short[b"2"], "the others keep their names"
         assert [planned[path] for path in (b"0", b"1")] == [
-            names.target(files[path], "", digits=32) for path in (b"0", b"1")
+            names.place(files[path].header, files[path].values, digits=32) for path in (b"0", b"1")
         ]
 
 
@@ -266,16 +265,17 @@ def test_digests_that_begin_alike_become_long(tmp_path: Path) -> None:
     stamps = [FileStamp(path=row.path, size=1, mtime_ns=1, device=1, inode=number) for number, row in enumerate(rows)]
     with SortStore(tmp_path / "index.db") as store:
         store.take_scan(stamps)
-        store.merge("0", stamps, pack(rows))
+        store.merge("0", pack(stamps, rows))
         store.finish_scan([], lambda *_: False)
         store.keep_digests(
             zip((one.file for one in store.candidates()), ("ab" * 32, "ab" * 4 + "cd" * 28), strict=True)
         )
         names = TreeNames(store, parse_layout("patient-date-series"), 4, {})
-        store.write_plan(plan_files(store.candidates(), names.target, lambda kept: [""] * len(kept)))
-        assert len(store.contested_targets()) == 1
-        _part_contested(store, names)
+        short = {names.target(one, one.digest) for one in store.candidates()}
+        assert len(short) == 1
+        plan_tree(store, names, lambda kept: [""] * len(kept), watched=iter)
         assert store.contested_targets() == []
+        assert len({target for _, target, _ in store.planned()} - short) == 2
 
 
 # --- the ways
@@ -393,12 +393,14 @@ from luigi.cmdline import luigi_run
 import pipelines.sort as sort
 
 whole = sort.place_all
+asked = []
 
 def cut(orders, *rest, **more):
     def some():
-        for number, order in enumerate(orders):
-            if number == 6:
+        for order in orders:
+            if len(asked) == 6:
                 os.kill(os.getpid(), signal.SIGKILL)
+            asked.append(order)
             yield order
     return whole(some(), *rest, **more)
 
@@ -417,6 +419,36 @@ def test_undo_of_a_sort_that_was_killed_takes_back_what_it_placed(tmp_path: Path
     assert study.names == set()
     study.sort()
     assert len(study.names) == 14
+
+
+@pytest.mark.parametrize("place", ["hardlink", "copy"])
+def test_what_a_killed_sort_placed_and_the_dump_lost_is_kept(place: str, tmp_path: Path) -> None:
+    """Nobody had time to note the place, and it holds the last copy."""
+    study = Study(tmp_path, more=f'[sort]\nplace = "{place}"')
+    words = luigi_words("SortStudy", "--study", study.file)[1:]
+    assert run([sys.executable, "-c", CUT_OFF, *words], cwd=tmp_path).code == -signal.SIGKILL
+    placed = study.shown
+    by_target = {row["target"]: row["file"] for row in rows_of(study.workspace, "plan")}
+    lost = sorted(target for target in placed if "!" not in by_target[target])[1:3]
+    assert len(lost) == 2, "and neither is the one that lies in the dump twice"
+    for target in lost:
+        (study.dump / by_target[target]).unlink()
+    study.sort()
+    assert study.shown.items() >= placed.items()
+    assert len(study.names) == 14
+    assert counts_of(study.workspace, "sort")["gone_from_the_dump"] == len(lost)
+
+
+def test_a_tree_taken_away_after_a_killed_sort_is_made_anew(tmp_path: Path) -> None:
+    """Whoever wants to begin from scratch removes what there is; lists of what was done are not believed then."""
+    study = Study(tmp_path)
+    words = luigi_words("SortStudy", "--study", study.file)[1:]
+    assert run([sys.executable, "-c", CUT_OFF, *words], cwd=tmp_path).code == -signal.SIGKILL
+    shutil.rmtree(study.tree)
+    study.tree.mkdir(mode=0o700)
+    study.sort()
+    assert len(study.names) == 14
+    assert not list((study.workspace / "identified" / "plans").iterdir())
 
 
 UNDO_KILLED = """

@@ -97,8 +97,12 @@ def test_init_where_nothing_can_be_written_is_told_in_one_sentence(place: str, t
 def test_doctor_names_every_package(tmp_path: Path) -> None:
     ended = scanward("doctor", cwd=tmp_path)
     assert ended.code == 0, ended.said
-    for package in ("Python", "SQLite", "luigi", "pydicom", "numpy", "pydantic", "psutil", "rich", "Pillow"):
-        assert re.search(rf"^(ok|optional) +{package} ", ended.out, re.MULTILINE), package
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    _, *parts = re.findall(r"\w+", extras["all"][0])
+    needed = [*project["dependencies"], *(requirement for part in parts for requirement in extras[part])]
+    named = re.findall(r"^(?:ok|optional) +(\S+) ", ended.out, re.MULTILINE)
+    assert named == ["Python", "SQLite", *(re.split("[<>=]", requirement)[0] for requirement in needed)]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +112,7 @@ import importlib.metadata as metadata
 whole = metadata.Distribution.from_name.__func__
 
 def without_psutil(cls, name):
-    if name in ("psutil", "Pillow"):
+    if name in ("psutil", "Pillow", "pyarrow"):
         raise metadata.PackageNotFoundError(name)
     return whole(cls, name)
 
@@ -122,9 +126,9 @@ def test_doctor_tells_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
     ended = run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert ended.code == 1, ended.said
     assert re.search(r"^missing +psutil +not installed; needed for .*: pip install scanward$", ended.out, re.MULTILINE)
-    assert re.search(
-        r"^optional +Pillow +not installed; .*: pip install 'scanward\[review\]'$", ended.out, re.MULTILINE
-    )
+    for package, extra in (("Pillow", "review"), ("pyarrow", "parquet")):
+        remedy = rf"^optional +{package} +not installed; .*: pip install 'scanward\[{extra}\]'$"
+        assert re.search(remedy, ended.out, re.MULTILINE), package
 
 
 def test_doctor_looks_at_the_folders_of_a_study(tmp_path: Path) -> None:

@@ -10,20 +10,18 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.sort import _part_contested
 from tasks.index.chunk import pack
 from tasks.index.row import FileStamp, IndexRow
 from tasks.sort.layout import PRESETS, parse_layout
-from tasks.sort.plan import plan_files
 from tasks.sort.store import SortStore
-from tasks.sort.tree import TreeNames
+from tasks.sort.tree import TreeNames, plan_tree
 from tests import strategies
 from tests.builders.world import make_instance, write_instance
 from tests.pipelines.command import digests, luigi, rows_of, write_study
@@ -75,34 +73,21 @@ def plan_of(
         store.take_scan(stamps)
         for begin in range(0, len(stamps), chunk):
             part = stamps[begin : begin + chunk]
-            read = pack(replace(rows[contents[one.path]], path=one.path) for one in part)
-            store.merge(str(begin), part, read)
+            store.merge(str(begin), pack(part, (replace(rows[contents[one.path]], path=one.path) for one in part)))
         store.finish_scan([], lambda *_: False)
         store.keep_digests([(one.file, digest_of(contents[one.path])) for one in store.undigested()])
         names = TreeNames(store, parse_layout(layout or LAYOUTS[0]), 4, {})
         compare = lambda kept: ["reference"] + ["header"] * (len(kept) - 1)  # noqa: E731
-        store.write_plan(plan_files(store.candidates(), names.target, compare))
-        _part_contested(store, names)
+        plan_tree(store, names, compare, watched=iter)
         assert store.count_unplanned() == 0
         planned = list(store.planned())
-        places = {target: digest_of(contents[path]) for path, target in planned}
+        places = {target: digest_of(contents[path]) for path, target, _ in planned}
         assert len(places) == len(planned)
         return Sorting(
             places=places,
             duplicates=frozenset(store.duplicates()),
             conflicts=frozenset(target for _, target, _ in store.conflicts()),
         )
-
-
-def decoded(row: IndexRow) -> IndexRow:
-    """Leave out what no header decodes to: half of a surrogate pair."""
-    values = {field.name: getattr(row, field.name) for field in fields(row)}
-    shared = {field.name: getattr(row.shared, field.name) for field in fields(row.shared)}
-    for texts in (values, shared):
-        texts |= {
-            name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if isinstance(text, str)
-        }
-    return replace(row, **values | {"shared": replace(row.shared, **shared)})
 
 
 ALIKE = ("Doe", "DOE", "Zo\u00eb", "Zoe\u0308", "stra\u00dfe", "STRASSE", "a/b", "a:b", "", "..")
@@ -116,7 +101,7 @@ def dumps(draw: st.DrawFn) -> tuple[list[IndexRow], list[tuple[bytes, int]]]:
     Some contents lie in several files, and some SOP Instance UIDs in several contents.
     """
     rows = []
-    for row in draw(st.lists(strategies.index_rows().map(decoded), min_size=1, max_size=6)):
+    for row in draw(st.lists(strategies.index_rows().map(strategies.decodable), min_size=1, max_size=6)):
         alike = {name: draw(st.sampled_from(ALIKE)) for name in ("patient_id", "patient_name", "series_description")}
         uids = {name: f"2.25.{draw(st.integers(0, 1))}" for name in ("study_instance_uid", "series_instance_uid")}
         kept = draw(st.sets(st.sampled_from([*alike, *uids])))

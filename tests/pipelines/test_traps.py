@@ -8,7 +8,6 @@ import io
 import os
 import re
 import stat
-import sys
 import tarfile
 import unicodedata
 import warnings
@@ -44,20 +43,13 @@ from tests.pipelines.command import (
     digests,
     faults_of,
     luigi_words,
+    of_anybody,
     rows_of,
     run,
     times,
     unfinished,
     write_study,
 )
-
-WITHOUT_ROOTS_RIGHTS = """
-import ctypes, os, sys
-for right in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root pass by the modes (capabilities(7))
-    if ctypes.CDLL(None).prctl(24, right, 0, 0, 0):  # PR_CAPBSET_DROP
-        sys.exit("the rights of root cannot be given up")
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 LARGEST_DIGESTED = 1 << 27
 """Bytes up to which the test digests a file of the dump; the sparse ones beyond are known by their size and blocks."""
@@ -92,10 +84,7 @@ class Sorted:
 
 def luigi_of_anybody(*words: object, cwd: Path) -> Ended:
     """Run `luigi --module pipelines WORDS` as somebody for whom modes count, which they do not for root."""
-    command = luigi_words(*words)
-    if os.geteuid() == 0:
-        command = [sys.executable, "-c", WITHOUT_ROOTS_RIGHTS, *command]
-    return run(command, cwd=cwd)
+    return run(of_anybody(luigi_words(*words)), cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from tasks.files import file_digest
 from tasks.index.chunk import Outcome, pack
-from tasks.index.row import FileStamp
+from tasks.index.row import ROW_FIELDS, FileStamp
 from tasks.index.scan import scan_dump
-from tasks.sort.place import Order, place_all, take_away
-from tasks.sort.plan import plan_files
+from tasks.sort.place import place_all, take_away
+from tasks.sort.plan import Comparer, plan_files, plan_series
 from tasks.sort.source import Sources
 from tasks.sort.store import Candidate, SortStore
 from tasks.sort.undo import Undone, undo_run
 from tests.strategies import make_row
+
+UID = ROW_FIELDS.index("sop_instance_uid")
 
 
 class Library:
@@ -48,7 +50,7 @@ class Library:
         """Bring the index up to the state of the dump."""
         seen = scan_dump(os.fsencode(self.dump), self.dump.parent / "spool")
         unread = list(self.store.take_scan(seen.stamps()))
-        self.store.merge("0", unread, pack(map(self._read, unread)))
+        self.store.merge("0", pack(unread, map(self._read, unread)))
         return self.store.finish_scan(seen.refused, lambda *_: False)
 
     def _read(self, stamp: FileStamp) -> Outcome:
@@ -58,18 +60,23 @@ class Library:
     def plan(self) -> None:
         """Plan the tree; a folder, the layout, then the name."""
         self.store.keep_digests([(one.file, file_digest(self.sources.path_of(one))) for one in self.store.undigested()])
+        differs: Comparer = lambda kept: ["reference"] + ["header"] * (len(kept) - 1)  # noqa: E731
         self.store.write_plan(
-            plan_files(self.store.candidates(), self.name, lambda kept: ["reference"] + ["header"] * (len(kept) - 1))
+            plan_files(self.store.candidates(grouped=True), self.name, differs),
+            plan_series(self.store.members(), lambda _, own: self.place_of(own[UID]), {}),
         )
 
     def name(self, file: Candidate, digest: str) -> str:
         """Name a file's place."""
-        return f"{self.layout}/{file.sop_instance_uid or 'none'}{digest and '_' + digest[:8]}.dcm"
+        return self.place_of(file.sop_instance_uid, digest)
+
+    def place_of(self, uid: str, digest: str = "") -> str:
+        return f"{self.layout}/{uid or 'none'}{digest and '_' + digest[:8]}.dcm"
 
     def place(self, *, stop_after: int = 10**6) -> int:
         """Do what the plan says; return the run's number. What stops before its end is a run that was cut off."""
         run = self.store.begin_run("2001-01-01T00:00:00+00:00", "1")
-        orders = [self.order_of(source.target, source.file) for source in self.store.to_place()]
+        orders = [self.sources.order_of(source) for source in self.store.to_place()]
         for batch in place_all(orders[:stop_after], str(self.tree), how=self.how, advance=lambda _: None):
             assert all(one.way for one in batch)
             self.store.keep_placements(
@@ -84,11 +91,6 @@ class Library:
         self.store.forget_placements(run, gone)
         self.store.finish_run(run, "2001-01-01T00:00:01+00:00")
         return run
-
-    def order_of(self, target: str, file: int) -> Order:
-        source = self.store.source(file)
-        mtime = source.mtime_ns if source.present else -1
-        return Order(self.sources.path_of(source), target, file, source.device, source.size, mtime)
 
     def night(self) -> int:
         """Do all a night has to; return the run's number."""

@@ -3,111 +3,34 @@
 from __future__ import annotations
 
 import itertools
-import ntpath
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
-from operator import attrgetter
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydicom.uid import UID_dictionary
 
 from tasks.index.header import read_header
 from tasks.index.row import ROW_FIELDS, SHARED_FIELDS, IndexRow, SharedHeader
+from tasks.sort.fields import FIELDS, Facts, canonical_header, series_key
 from tasks.sort.layout import (
     DEEPEST,
-    FIELDS,
-    LONGEST_NAME,
     LONGEST_PATH,
     PRESETS,
-    SOP_CLASSES,
     UNKNOWN_PATIENT,
-    Facts,
     Layout,
     LayoutError,
-    canonical_header,
-    fold,
     parse_layout,
-    safe_part,
-    series_key,
-    short_hash,
-    unfold,
 )
-from tasks.sort.visit import (
-    UNKNOWN_DATE,
-    Acquired,
-    Visit,
-    group_visits,
-    parse_date,
-    patient_key,
-    study_key,
-    study_times,
-)
+from tasks.sort.names import LONGEST_NAME, fold, short_hash, unfold
+from tasks.sort.visit import UNKNOWN_DATE, Acquired, Visit, group_visits, patient_key, study_key, study_times
 from tests import strategies
+from tests.sort.places import SCAN, SPELLINGS, facts_of, own_values, place_of, show, told_apart, unsafe_in
 from tests.strategies import make_row
-
-own_values = attrgetter(*ROW_FIELDS)
-
-DEFAULT = parse_layout("patient-date-series")
-
-
-def facts_of(row: IndexRow) -> Facts:
-    date = parse_date(row.shared.study_date)
-    visit = Visit(number=1, date=date.isoformat() if date else UNKNOWN_DATE)
-    return Facts(series=row.shared, own=row.shared, visit=visit)
-
-
-def place_of(row: IndexRow, layout: Layout = DEFAULT, *, digest: str = "", digits: int = 8) -> str:
-    facts, own = facts_of(row), own_values(row)
-    name = layout.file_name_of(own, facts, digest=digest, digits=digits)
-    return f"{layout.folder_of(facts, own, digits=digits)}/{name}"
-
-
-FORBIDDEN = set('<>:"/\\|?*')
-"""What Windows allows in no name; Linux forbids the slash alone."""
-
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{name}{n}" for name in ("COM", "LPT") for n in "0123456789¹²³")}
-
-
-# Python 3.13 moved the function.
-_reserved_on_windows = getattr(ntpath, "isreserved", None) or (lambda name: PureWindowsPath(name).is_reserved())
-
-
-def _faults(name: str) -> list[str]:
-    """Say why a name is not safe somewhere."""
-    found = []
-    if name in ("", ".", ".."):
-        found.append("no name")
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        found.append("too long")
-    if name.split(".", maxsplit=1)[0].rstrip(" ").upper() in RESERVED:
-        found.append("reserved")
-    if _reserved_on_windows(name):
-        found.append("reserved, says pathlib")
-    if name[-1:] in (".", " "):
-        found.append("ends with a dot or space")
-    if name[:1] in ("-", ".", "~", " "):
-        found.append("begins like an option, a hidden file or a home")
-    for mark in name:
-        if mark in FORBIDDEN:
-            found.append(f"holds {mark}")
-        if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"):
-            found.append(f"holds U+{ord(mark):04X}")
-    if unicodedata.normalize("NFC", name) != name:
-        found.append("another name on a file system that composes")
-    return found
-
-
-def test_the_judge_finds_what_is_unsafe() -> None:
-    for name in ("..", "a" * 256, "con", "LPT1.txt", "com¹", "a.", "a ", "-rf", "a:b", "a\nb", "\u202egnp", "u\u0308"):
-        assert _faults(name), name
-    assert _faults("SYN_Müller_山田_0123abcd") == []
 
 
 def _templates() -> list[tuple[str, str]]:
@@ -144,7 +67,7 @@ def test_every_place_is_safe(
     place = place_of(row, layout, digest=digest, digits=digits)
     names = place.split("/")
     assert len(names) == layout.canonical.split("\n")[1].count("/") + 2
-    assert {name: _faults(name) for name in names if _faults(name)} == {}
+    assert {name: unsafe_in(name) for name in names if unsafe_in(name)} == {}
     assert len(place.encode()) <= LONGEST_PATH
     root = PurePosixPath("/tree")
     assert os.path.normpath(root / place) == str(root / place)
@@ -163,68 +86,12 @@ def test_nasty_texts_in_every_field(text: str) -> None:
     for layout in LAYOUTS:
         for digits in (8, 32):
             place = place_of(row, layout, digest="ab" * 32, digits=digits)
-            assert [fault for name in place.split("/") for fault in _faults(name)] == []
+            assert [fault for name in place.split("/") for fault in unsafe_in(name)] == []
             assert len(place.encode()) <= LONGEST_PATH
             # No value was so long that it cost the name its hash.
             assert hashed in place.split("/")[-1]
             longer = unfold([place, place.upper()])
             assert all(len(os.fsencode(name)) <= LONGEST_NAME for path in longer.values() for name in path.split("/"))
-
-
-@given(strategies.header_texts(), st.integers(8, 80))
-def test_parts_keep_their_limit(text: str, limit: int) -> None:
-    part = safe_part(text, limit=limit)
-    assert len(part.encode("utf-8")) <= limit + 1
-    assert part == "" or _faults(part) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("Müller^Jürgen", "Müller_Jürgen"),
-        ("Mu\u0308ller", "Müller"),
-        ("山田^太郎", "山田_太郎"),
-        ("हिन्दी", "हिन्दी"),
-        ("t1_mprage 1.0mm", "t1_mprage_1.0mm"),
-        ("../../etc", "etc"),
-        ("a...b", "a_b"),
-        ("-rf", "rf"),
-        ("con", "con_"),
-        ("con.x", "con_.x"),
-        ("console", "console"),
-        ("\u202e\u2066", ""),
-        ("", ""),
-        ("é" * 60, "é" * 40),
-        ("a\ufe0fb\u3164\u034f", "ab"),
-    ],
-)
-def test_parts_stay_readable(text: str, part: str) -> None:
-    assert safe_part(text) == part
-
-
-@given(st.lists(st.text(max_size=6), min_size=2, max_size=2), st.lists(st.text(max_size=6), min_size=2, max_size=2))
-@example(["a\0b", "c"], ["a", "b\0c"])
-@example(["a\1", "b"], ["a", "\1b"])
-@example(["\0", ""], ["", "\0"])
-def test_hashes_of_two_identities_differ(one: list[str], other: list[str]) -> None:
-    assert (short_hash(*one, digits=64) == short_hash(*other, digits=64)) == (one == other)
-
-
-SPELLINGS = (
-    "Müller",
-    "Mu\u0308ller",
-    "MÜLLER",
-    "müller",
-    "Mueller",
-    "straße",
-    "STRASSE",
-    "strasse",
-    "ﬁ",
-    "fi",
-    "a/b",
-    "a:b",
-)
-SPELLINGS += ("K", "\u212a", "a ", "a", "İ", "i̇", "ſ", "s", "山田", "\u0130", "Σ", "ς", "σ")
 
 
 def _seen_by_file_systems(name: str) -> set[str]:
@@ -319,130 +186,7 @@ def test_two_patients_that_nobody_named_stay_two() -> None:
     assert all(re.fullmatch(UNKNOWN_PATIENT + r"_[0-9a-f]{8}", folder) for folder in folders)
 
 
-# Values --------------------------------------------------------------------------------------------------------------
-
-SCAN = make_row(
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
-    patient_id="P 7",
-    patient_name="Müller^Jürgen^^",
-    patient_birth_date="19800229",
-    study_date="20240229",
-    study_time="101112.345",
-    study_id="4711",
-    study_description="Brain^Routine",
-    study_instance_uid="1.2.3",
-    series_instance_uid="1.2.3.4",
-    series_date="2024.02.29",
-    series_time="10:15",
-    series_number="3",
-    series_description="t1 mprage",
-    protocol_name="t1_mprage_sag",
-    sequence_name="*tfl3d1",
-    accession_number="A-1",
-    modality="MR",
-    manufacturer="ACME",
-    manufacturer_model_name="One",
-    station_name="MR1",
-    device_serial_number="0815",
-    institution_name="Clinic",
-    referring_physician_name="Doe^J",
-    image_type="ORIGINAL\\PRIMARY\\P\\ND",
-    echo_numbers="2",
-    echo_time="4.92",
-    image_orientation_patient="1\\0\\0\\0\\1\\0",
-    sop_instance_uid="1.2.3.4.5",
-    instance_number="17",
-    acquisition_number="1",
-    acquisition_datetime="20240301000102.5+0100",
-)
-
-
-def _show(template: str, row: IndexRow = SCAN) -> str:
-    return parse_layout(template).folder_of(facts_of(row), own_values(row))
-
-
-@pytest.mark.parametrize(
-    ("field", "shown"),
-    [
-        ("patient", f"P_7_Müller_Jürgen_{short_hash('P 7', 'Müller^Jürgen')}"),
-        ("patient_id", f"P_7_{short_hash('P 7')}"),
-        ("patient_name", "Müller_Jürgen"),
-        ("patient_hash", short_hash("P 7", "Müller^Jürgen")),
-        ("patient_birth_date", "1980-02-29"),
-        ("visit", "1"),
-        ("visit_date", "2024-02-29"),
-        ("study_date", "2024-02-29"),
-        ("study_time", "101112"),
-        ("study_id", "4711"),
-        ("study_description", "Brain_Routine"),
-        ("study_uid", "1.2.3"),
-        ("study_hash", short_hash("P 7", "Müller^Jürgen", "1.2.3")),
-        ("accession_number", "A-1"),
-        ("referring_physician", "Doe_J"),
-        ("institution", "Clinic"),
-        ("modality", "MR"),
-        ("manufacturer", "ACME"),
-        ("model", "One"),
-        ("station", "MR1"),
-        ("device_serial", "0815"),
-        ("series_number", "3"),
-        ("series_description", "t1_mprage"),
-        ("series_date", "2024-02-29"),
-        ("series_time", "101500"),
-        ("protocol", "t1_mprage_sag"),
-        ("sequence", "tfl3d1"),
-        ("scan_type", "t1_mprage"),
-        ("series_uid", "1.2.3.4"),
-        ("series_hash", short_hash("P 7", "Müller^Jürgen", "1.2.3", "1.2.3.4")),
-        ("image_type", "ORIGINAL-PRIMARY-P-ND"),
-        ("echo", "2"),
-        ("echo_time", "4.92"),
-        ("orientation", "axial"),
-        ("subgroup", "echo-2_phase_axial"),
-        ("sop_class", "MR"),
-        ("acquisition_number", "1"),
-        ("acquisition_date", "2024-03-01"),
-        ("acquisition_time", "000102"),
-        ("instance_number", "17"),
-        ("instance_uid", "1.2.3.4.5"),
-        ("instance_hash", short_hash("1.2.3.4.5")),
-    ],
-)
-def test_each_field_shows_what_it_says(field: str, shown: str) -> None:
-    assert _show(f"{{{field}}}") == shown
-    field_varies = FIELDS[field].varies
-    assert parse_layout(f"{{{field}}}").folder_needs_row == (field_varies == "file")
-    # A missing value is named as a whole folder, and left out of a part of one.
-    empty = make_row()
-    if field not in ("visit", "visit_date", "patient") and FIELDS[field].kind != "hash":
-        assert _show(f"{{{field}}}", empty) == f"unknown-{field}"
-        assert _show(f"a-{{{field}}}_{{visit}}", empty) == "1"
-        assert _show(f"v{{visit}}_{{{field}}}_{{visit}}", empty) == "v1_1"
-
-
-def test_every_field_is_shown_above() -> None:
-    (mark,) = (one for one in test_each_field_shows_what_it_says.pytestmark if one.name == "parametrize")
-    assert {case[0] for case in mark.args[1]} == set(FIELDS)
-
-
-@pytest.mark.parametrize("field", FIELDS)
-def test_a_field_varies_only_as_it_says(field: str) -> None:
-    """What a folder is asked for once a series or header must not be read from anything that differs within."""
-    other = make_row(**dict.fromkeys((*SHARED_FIELDS, *ROW_FIELDS), "20200101"))
-    facts, strange = facts_of(SCAN), facts_of(other)
-    layout = parse_layout(f"{{{field}}}")
-    shown = layout.folder_of(facts, own_values(SCAN))
-    others = {
-        "series": layout.folder_of(strange, own_values(SCAN)) != shown,
-        "header": layout.folder_of(replace(facts, own=other.shared), own_values(SCAN)) != shown,
-        "file": layout.folder_of(facts, own_values(other)) != shown,
-    }
-    varies = FIELDS[field].varies
-    if varies == "series":
-        assert not others["header"]
-    if varies != "file":
-        assert not others["file"]
-    assert others[varies] or field == "visit"
+# Presets and templates -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -459,7 +203,7 @@ def test_a_field_varies_only_as_it_says(field: str) -> None:
     ],
 )
 def test_templates(template: str, shown: str) -> None:
-    assert _show(template).startswith(shown)
+    assert show(template).startswith(shown)
 
 
 @pytest.mark.parametrize(
@@ -481,23 +225,7 @@ def test_templates(template: str, shown: str) -> None:
 )
 def test_what_is_missing_leaves_no_gap(missing: dict[str, str], shown: str) -> None:
     row = replace(SCAN, shared=replace(SCAN.shared, **missing))
-    assert re.fullmatch(shown, _show("{series_number:03}_{series_description}_{series_hash}", row))
-
-
-def test_scan_type_takes_what_there_is() -> None:
-    protocol = replace(SCAN, shared=replace(SCAN.shared, series_description="^"))
-    modality = replace(SCAN, shared=replace(SCAN.shared, series_description="", protocol_name=""))
-    assert [_show("{scan_type}", row) for row in (SCAN, protocol, modality)] == ["t1_mprage", "t1_mprage_sag", "MR"]
-
-
-@pytest.mark.parametrize("uid", SOP_CLASSES)
-def test_short_names_are_those_of_the_sop_classes(uid: str) -> None:
-    keyword = UID_dictionary[uid][4]
-    assert keyword.removesuffix("Storage").removesuffix("Image") == SOP_CLASSES[uid]
-
-
-def test_an_unheard_of_sop_class_shows_its_uid() -> None:
-    assert _show("{sop_class}", make_row(sop_class_uid="1.3.12.2.1107.5.9.1")) == "1.3.12.2.1107.5.9.1"
+    assert re.fullmatch(shown, show("{series_number:03}_{series_description}_{series_hash}", row))
 
 
 def test_nothing_known_has_a_place() -> None:
@@ -514,9 +242,6 @@ def test_digest_tells_two_contents_apart() -> None:
     assert names == [f"{plain}.dcm", f"{plain}_aaaaaaaa.dcm", f"{plain}_bbbbbbbb.dcm"]
     longer = place_of(SCAN, digest="a" * 64, digits=32).split("/")[-1]
     assert longer == f"00017_{short_hash('1.2.3.4.5', digits=32)}_{'a' * 32}.dcm"
-
-
-# Presets and templates -----------------------------------------------------------------------------------------------
 
 
 def test_presets() -> None:
@@ -636,132 +361,7 @@ def test_any_template_is_refused_or_safe(template: str, row: IndexRow) -> None:
         layout = parse_layout(template.replace("v", "{visit}").replace("p", "{patient_name}"))
     except LayoutError:
         return
-    assert [fault for name in place_of(row, layout).split("/") for fault in _faults(name)] == []
-
-
-# Series whose files disagree -----------------------------------------------------------------------------------------
-
-
-@st.composite
-def headers_of_a_series(draw: st.DrawFn) -> list[SharedHeader]:
-    """Headers that say the same of patient, study and series, and anything of the rest."""
-    rows = draw(st.lists(strategies.index_rows(), min_size=1, max_size=4))
-    first = rows[0].shared
-    same = {
-        name: getattr(first, name)
-        for name in ("patient_id", "study_instance_uid", "series_instance_uid", "study_date")
-        + (() if first.series_instance_uid else ("modality", "series_number", "series_description"))
-    }
-    names = st.sampled_from((first.patient_name, first.patient_name + "^^", first.patient_name + "="))
-    return [replace(row.shared, **same, patient_name=draw(names)) for row in rows]
-
-
-@strategies.FEWER
-@given(headers_of_a_series(), st.randoms(use_true_random=False))
-def test_a_series_has_one_header_whatever_the_order(headers: list[SharedHeader], random: object) -> None:
-    canonical = canonical_header(headers)
-    shuffled = headers * 2
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert canonical_header(shuffled) == canonical
-    assert canonical_header([canonical]) == canonical
-    assert {series_key(one) for one in (*headers, canonical)} == {series_key(canonical)}
-    assert patient_key(canonical) == patient_key(headers[0])
-    assert study_key(canonical) == study_key(headers[0])
-    for name in SHARED_FIELDS:
-        values = {getattr(one, name) for one in headers}
-        assert getattr(canonical, name) in values
-        assert getattr(canonical, name) or values == {""}
-
-
-def test_a_series_that_arrives_on_two_nights_is_one_folder() -> None:
-    first = replace(SCAN.shared, study_date="20240301", series_description="")
-    second = replace(SCAN.shared, echo_numbers="1", manufacturer="")
-    series = canonical_header([first, second])
-    assert (series.study_date, series.series_description, series.manufacturer) == ("20240229", "t1 mprage", "ACME")
-    visit = Visit(number=1, date="2024-02-29")
-    assert len({DEFAULT.folder_of(Facts(series=series, own=own, visit=visit)) for own in (first, second)}) == 1
-    echoes = parse_layout("{series_number}/{echo}")
-    assert echoes.varies == "header"
-    assert {echoes.folder_of(Facts(series=series, own=own, visit=visit)) for own in (first, second)} == {"3/1", "3/2"}
-
-
-def test_series_without_uid_are_told_apart_by_what_names_them() -> None:
-    row = make_row(study_instance_uid="2.25.1", series_number="1", series_description="t1")
-    others = [replace(row.shared, series_number="2"), replace(row.shared, series_description="t2")]
-    assert len({series_key(shared) for shared in (row.shared, *others)}) == 3
-
-
-# Folders that fold together ------------------------------------------------------------------------------------------
-
-
-def _apply(folders: Iterable[str]) -> dict[str, str]:
-    folders = list(folders)
-    renamed = unfold(folders)
-    assert set(renamed) <= set(folders)
-    return {folder: renamed.get(folder, folder) for folder in folders}
-
-
-_spelled = st.sampled_from([part for part in map(safe_part, SPELLINGS) if part] + ["b", "B", "c"])
-
-
-@given(
-    st.sets(st.lists(_spelled, min_size=2, max_size=3).map("/".join), max_size=12), st.randoms(use_true_random=False)
-)
-def test_no_two_folders_fold_together(folders: set[str], random: object) -> None:
-    final = _apply(sorted(folders))
-    assert len({fold(name) for name in final.values()}) == len(folders)
-    # At every level: two folders share a parent if and only if they did.
-    for one in folders:
-        for other in folders:
-            for depth in (1, 2):
-                before = one.split("/")[:depth] == other.split("/")[:depth]
-                after = [fold("/".join(final[folder].split("/")[:depth])) for folder in (one, other)]
-                assert before == (after[0] == after[1])
-    shuffled = sorted(folders)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert unfold(shuffled) == unfold(sorted(folders))
-    # Once is enough.
-    assert unfold(final.values()) == {}
-
-
-def test_only_what_collides_is_renamed() -> None:
-    final = _apply(["P/a/x", "p/a/x", "q/straße/x", "q/STRASSE/x", "q/z/x", "r/a", "s/A"])
-    assert final == {
-        "P/a/x": f"P_{short_hash('P')}/a/x",
-        "p/a/x": f"p_{short_hash('p')}/a/x",
-        "q/straße/x": f"q/straße_{short_hash('straße')}/x",
-        "q/STRASSE/x": f"q/STRASSE_{short_hash('STRASSE')}/x",
-        "q/z/x": "q/z/x",
-        "r/a": "r/a",
-        "s/A": "s/A",
-    }
-
-
-def test_a_folder_that_is_called_like_a_renamed_one_gives_way() -> None:
-    taken = f"a_{short_hash('a')}"
-    for folders in (["a", "A", taken], ["a", "A", taken, taken.upper()]):
-        final = _apply(folders)
-        assert final == {name: f"{name}_{short_hash(name)}" for name in folders}
-        assert len({fold(name) for name in final.values()}) == len(folders)
-
-
-def test_spellings_whose_short_hashes_meet_get_long_ones() -> None:
-    one, other = "ReStinG-staTe-boLd-run", "reStING-STAtE-boLd-run"
-    assert short_hash(one) == short_hash(other)
-    assert unfold([one, other]) == {name: f"{name}_{short_hash(name, digits=32)}" for name in (one, other)}
-
-
-def test_renamed_names_are_not_too_long() -> None:
-    long = "é" * 127
-    final = _apply([long, long.upper()])
-    assert len({fold(name) for name in final.values()}) == 2
-    assert all(len(name.encode()) <= LONGEST_NAME for name in final.values())
-
-
-def test_letters_that_show_nothing_make_no_other_name() -> None:
-    """They do not count on ext4 with case folding."""
-    assert fold("a\ufe0f") == fold("a\u034f") == fold("A\u3164") == "a"
-    assert len(set(_apply(["a", "a\ufe0f"]).values())) == 2
+    assert [fault for name in place_of(row, layout).split("/") for fault in unsafe_in(name)] == []
 
 
 # Real files ----------------------------------------------------------------------------------------------------------
@@ -786,6 +386,6 @@ def test_files_of_real_scanners_have_safe_places_of_their_own(scanner_data: Path
             visit = visits[patient_key(row.shared), study_key(row.shared)]
             facts = Facts(series=series[series_key(row.shared)], own=row.shared, visit=visit)
             places.add(f"{layout.folder_of(facts)}/{layout.file_name_of(own_values(row), facts)}")
-        final = _apply({place.rpartition("/")[0] for place in places})
+        final = told_apart({place.rpartition("/")[0] for place in places})
         assert len({fold(final[place.rpartition("/")[0]] + place) for place in places}) == len(identities)
-        assert [fault for place in places for name in place.split("/") for fault in _faults(name)] == []
+        assert [fault for place in places for name in place.split("/") for fault in unsafe_in(name)] == []

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tasks.index.chunk import pack
 from tasks.index.completeness import FrameCount
-from tasks.index.row import FileStamp, IndexRow
-from tasks.sort.plan import plan_files
-from tasks.sort.store import Candidate, Planned, SortStore
+from tasks.index.row import ROW_FIELDS, FileStamp, IndexRow
+from tasks.sort.plan import plan_files, plan_series
+from tasks.sort.store import Candidate, Member, Planned, SortStore
 from tests.sort.library import Library
 from tests.strategies import make_row
 
@@ -31,7 +31,7 @@ def fill(store: SortStore, rows: Sequence[IndexRow]) -> list[int]:
     stamps = [FileStamp(path=row.path, size=1, mtime_ns=1, device=1, inode=n) for n, row in enumerate(rows)]
     unread = set(store.take_scan(stamps))
     part = [(stamp, row) for stamp, row in zip(stamps, rows, strict=True) if stamp in unread]
-    store.merge("0", [stamp for stamp, _ in part], pack(row for _, row in part))
+    store.merge("0", pack([stamp for stamp, _ in part], [row for _, row in part]))
     store.finish_scan([], lambda *_: False)
     numbers = {file.stamp.path: file.file for file in store.instances()}
     return [numbers[row.path] for row in rows]
@@ -62,6 +62,18 @@ def test_digests_and_placements_are_kept(tmp_path: Path) -> None:
         assert [(one.target, one.file) for one in store.removed_by(2)] == [("a/1.dcm", first)]
         assert store.placed_by(1) == []
         assert stat.S_IMODE((tmp_path / "index.db").stat().st_mode) == 0o600
+
+
+def members_of(store: SortStore) -> dict[int, list[Member]]:
+    """Return the files of each series, as they are while a plan that says nothing yet is written."""
+    found: dict[int, list[Member]] = {}
+
+    def rest() -> Iterator[Planned]:
+        found.update((series, list(members)) for series, members in store.members())
+        yield from ()
+
+    store.write_plan([], rest())
+    return found
 
 
 # --- what has to be digested
@@ -123,6 +135,59 @@ def test_what_left_the_dump_is_a_candidate_as_long_as_it_is_placed(store: SortSt
     assert list(store.candidates()) == []
 
 
+@settings(max_examples=40)
+@given(CONTENTS, st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
+def test_the_two_passes_over_the_files_plan_what_one_would(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[str, str]], gone: set[int], placed: set[int]
+) -> None:
+    """Files that share a UID first, then the others by series; also when some left the dump, placed before or not."""
+    folder = tmp_path_factory.mktemp("index")
+    with SortStore(folder / "index.db") as store:
+        rows = [
+            make_row(b"%03d" % n, sop_instance_uid=uid, series_instance_uid=f"2.{n % 3}")
+            for n, (uid, _) in enumerate(contents)
+        ]
+        files = fill(store, rows)
+        store.keep_placements(1, [(f"{n}", file, "copy") for n, file in enumerate(files) if n in placed])
+        stamps = [FileStamp(path=row.path, size=1, mtime_ns=1, device=1, inode=n) for n, row in enumerate(rows)]
+        assert list(store.take_scan([stamp for n, stamp in enumerate(stamps) if n not in gone])) == []
+        store.finish_scan([], lambda *_: False)
+        digest_of = {file: uid + content for file, (uid, content) in zip(files, contents, strict=True)}
+        store.keep_digests((one.file, digest_of[one.file].encode().hex()) for one in store.undigested())
+
+        def name(file: Candidate, digest: str) -> str:
+            return f"{file.sop_instance_uid}_{digest}"
+
+        def differs(kept: Sequence[Candidate]) -> list[str]:
+            return ["reference"] + ["header"] * (len(kept) - 1)
+
+        def place(_: int, values: Sequence[str]) -> str:
+            return f"{values[ROW_FIELDS.index('sop_instance_uid')]}_"
+
+        expected = list(plan_files(store.candidates(), name, differs))
+        grouped = list(plan_files(store.candidates(grouped=True), name, differs))
+        found: list[Planned] = []
+        members: dict[int, list[Member]] = {}
+
+        def rest() -> Iterator[Planned]:
+            kept = ((series, members.setdefault(series, list(some))) for series, some in store.members())
+            for planned in plan_series(kept, place, {}):
+                found.append(planned)
+                yield planned
+
+        store.write_plan(grouped, rest())
+        assert sorted(grouped + found, key=str) == sorted(expected, key=str)
+        told = {
+            member.file: (member.planned, member.kept, member.differs) for some in members.values() for member in some
+        }
+        assert told == {one.file: (one.file, one.kept, one.differs) for one in grouped} | {
+            one.file: (None, None, None) for one in found
+        }
+        of_series = {file: f"2.{n % 3}" for n, file in enumerate(files)}
+        assert all(len({of_series[member.file] for member in some}) == 1 for some in members.values())
+        assert len(members) == len({of_series[file] for file in told})
+
+
 # --- plan and tree
 
 
@@ -171,10 +236,10 @@ WAYS = st.lists(st.sampled_from(("hardlink", "hardlink", "hardlink", "copy", "st
 
 @settings(max_examples=40)
 @given(st.lists(WAYS, min_size=1, max_size=3), st.integers(1, 12))
-def test_what_was_placed_is_noted_one_by_one_or_at_once(
+def test_what_was_placed_is_noted(
     tmp_path_factory: pytest.TempPathFactory, nights: list[list[str]], batch: int
 ) -> None:
-    """The short cut through the plan notes what placing one by one would; and what stood stays as it was noted."""
+    """And what stood stays as it was noted."""
     folder = tmp_path_factory.mktemp("index")
     with SortStore(folder / "index.db") as store:
         expected: dict[str, tuple[int, str, int]] = {}
@@ -242,9 +307,7 @@ def test_what_is_missing_is_told_by_series_and_by_place(store: SortStore) -> Non
     files = fill(store, rows)
     targets = [f"s{number // 2}/{number}.dcm" for number in range(6)]
     store.write_plan(Planned(file, target, None, "") for file, target in zip(files, targets, strict=True))
-    numbers = {instances[0].instance_number: series for series, instances, _ in store.series_rows()}
-    assert len(numbers) == 1, "nothing was said of instance numbers"
-    series = [series for series, instances, _ in store.series_rows() if len(instances) == 2]
+    series = sorted({series for series, _ in store.headers().values()})
     assert len(series) == 3
     store.keep_gaps([(series[0], "instance-gap"), (series[2], "instance-gap truncated")])
     assert list(store.gaps()) == [("s0/0.dcm", 2, "instance-gap"), ("s2/4.dcm", 2, "instance-gap truncated")]
@@ -266,12 +329,15 @@ def test_frames_are_counted_once(store: SortStore) -> None:
     assert [source.file for source in store.uncounted()] == files[:1]
     store.keep_frames([(files[0], FrameCount(3, 2, True))])
     assert store.uncounted() == []
-    ((_, instances, counts),) = store.series_rows()
-    assert (len(instances), counts) == (2, [FrameCount(3, 2, True)])
+    (members,) = members_of(store).values()
+    assert [(one.file, one.declared, one.held, one.truncated) for one in members] == [
+        (files[0], 3, 2, True),
+        (files[1], None, None, None),
+    ]
     store.keep_frames([(files[0], None)])
     assert store.uncounted() == [], "what cannot be counted is not tried every night"
-    ((_, _, counts),) = store.series_rows()
-    assert counts == []
+    (members,) = members_of(store).values()
+    assert {one.declared for one in members} == {None}
 
 
 # --- the journal

@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[SortStore]:
         rows = make_rows()
         stamps = [FileStamp(path=row.path, size=1, mtime_ns=1, device=1, inode=n) for n, row in enumerate(rows)]
         opened.take_scan(stamps)
-        opened.merge("0", stamps, pack(rows))
+        opened.merge("0", pack(stamps, rows))
         opened.finish_scan([], lambda *_: False)
         files = [file.file for file in opened.instances()]
         opened.write_plan(
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> Iterator[SortStore]:
                 Planned(files[5], "P2/d/s/4.dcm", None, ""),
             ]
         )
-        first = next(series for series, instances, _ in opened.series_rows() if len(instances) == 2)
+        first = next(series for series, shared in opened.headers().values() if shared.series_instance_uid == "1.1.1")
         opened.keep_gaps([(first, "instance-gap")])
         yield opened
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.index.row import SHARED_FIELDS, SharedHeader
-from tasks.sort.layout import short_hash
+from tasks.sort.names import short_hash
 from tasks.sort.visit import (
     UNKNOWN_DATE,
     Acquired,
