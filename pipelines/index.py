@@ -32,15 +32,16 @@ class IndexChunk(ChunkTask):
     def work(self) -> None:
         """Read the headers."""
         from tasks.index.archive import settle_store  # noqa: PLC0415
-        from tasks.index.header import read_headers  # noqa: PLC0415 - needs numpy, and an unchanged dump needs neither
+        from tasks.index.header import HeaderReader  # noqa: PLC0415 - needs numpy, and an unchanged dump needs neither
 
         dump = os.fsencode(self.settings.dump)
         outcomes: list[Outcome] = []
         unpacked: list[Member] = []
         stamps = read_chunk(self.list_path)
         todo = iter(stamps)
+        reader = HeaderReader(dump)
         while batch := list(itertools.islice(todo, _ADVANCE_EVERY)):
-            read = read_headers(dump, [stamp.path for stamp in batch])
+            read = reader.read([stamp.path for stamp in batch])
             for stamp, outcome in zip(batch, read, strict=True):
                 if isinstance(outcome, Container):
                     members = self._unpack(dump, stamp, outcome)

@@ -40,13 +40,16 @@ class Parcel:
             return cls(image=connection.serialize())
 
     @classmethod
-    def of_query(cls, connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> tuple[Self, int]:
-        """Make a parcel of what a query finds, as its table `rows`; return how many rows it holds as well."""
+    def of_query(
+        cls, connection: sqlite3.Connection, query: str, values: Sequence[Any]
+    ) -> tuple[Self, int, tuple[Any, ...]]:
+        """Make a parcel of what a query finds, as its table `rows`; return how many they are, and the last, as well."""
         connection.execute("ATTACH ':memory:' AS parcel")
         try:
             connection.execute(f"CREATE TABLE parcel.rows AS {query}", values)
             ((count,),) = connection.execute("SELECT count(*) FROM parcel.rows")
-            return cls(image=connection.serialize(name="parcel")), int(count)
+            last = connection.execute("SELECT * FROM parcel.rows ORDER BY rowid DESC LIMIT 1").fetchone()
+            return cls(image=connection.serialize(name="parcel")), int(count), last or ()
         finally:
             connection.execute("DETACH parcel")
 

@@ -46,8 +46,8 @@ def test_what_a_query_finds_is_packed_and_the_database_is_left_as_it_was() -> No
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         fill(connection)
         for wanted, rows in ((1, ROWS[:1]), (3, [])):
-            parcel, count = Parcel.of_query(connection, "SELECT * FROM rows WHERE number = ?", (wanted,))
-            assert (rows_of(parcel), count) == (rows, len(rows))
+            parcel, count, last = Parcel.of_query(connection, "SELECT * FROM rows WHERE number = ?", (wanted,))
+            assert (rows_of(parcel), count, last) == (rows, len(rows), rows[-1] if rows else ())
         assert [name for _, name, _ in connection.execute("PRAGMA database_list")] == ["main"]
 
 

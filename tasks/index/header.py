@@ -167,14 +167,28 @@ def read_headers(folder: bytes, paths: Sequence[bytes]) -> list[IndexRow | Rejec
         What `read_header` says of each file, in the order of `paths`. Where plain headers say the same byte for byte,
         the rows share one `SharedHeader`.
     """
-    buffer = bytearray(min(len(paths), _BATCH) * _STRIDE + _BEHIND)
-    known: dict[tuple[bytes, ...], SharedHeader | None] = {}
-    outcomes: list[IndexRow | Reject | Container] = []
-    for begin in range(0, len(paths), _BATCH):
-        batch = paths[begin : begin + _BATCH]
-        rows = _read_together(folder, batch, buffer, known)
-        outcomes += [row or read_header(folder, path) for row, path in zip(rows, batch, strict=True)]
-    return outcomes
+    return HeaderReader(folder).read(paths)
+
+
+class HeaderReader:
+    """Reads headers as `read_headers` does, and remembers those that files share from one call to the next."""
+
+    def __init__(self, folder: bytes) -> None:
+        self._folder = folder
+        self._buffer = bytearray()
+        self._known: dict[tuple[bytes, ...], SharedHeader | None] = {}
+
+    def read(self, paths: Sequence[bytes]) -> list[IndexRow | Reject | Container]:
+        """Read the headers of files."""
+        room = min(len(paths), _BATCH) * _STRIDE + _BEHIND
+        if len(self._buffer) < room:
+            self._buffer = bytearray(room)
+        outcomes: list[IndexRow | Reject | Container] = []
+        for begin in range(0, len(paths), _BATCH):
+            batch = paths[begin : begin + _BATCH]
+            rows = _read_together(self._folder, batch, self._buffer, self._known)
+            outcomes += [row or read_header(self._folder, path) for row, path in zip(rows, batch, strict=True)]
+        return outcomes
 
 
 def _read_together(

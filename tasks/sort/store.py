@@ -527,12 +527,11 @@ class SortStore(IndexStore):
         last, count = "", files
         while count == files:
             with database_refusals_named(self._path):
-                parcel, count = Parcel.of_query(
+                parcel, count, row = Parcel.of_query(
                     self._connection, f"{_TO_PLACE} AND plan.target > ? ORDER BY plan.target LIMIT ?", (last, files)
                 )
             if count:
-                with parcel.opened() as opened:
-                    ((last,),) = opened.execute("SELECT max(target) FROM rows")
+                last = row[0]
                 yield parcel, count
 
     def keep_placements(
