@@ -251,7 +251,7 @@ class SortStudy(StageTask):
                 # Else it was done a moment ago.
                 settle(store, sources, by_link=self.settings.sort.place == "symlink")
             store.begin_run(now().isoformat(timespec="seconds"), __version__)
-            size = chunk_size(self.settings.chunks.place_files, store.count_to_place())
+            size = chunk_size(self.settings.chunks.place_files, plan.counts["placed"] if plan is not None else 0)
             for parcel, count in store.pack_work(size):
                 parcel.write(list_path(folder, len(sizes)))
                 sizes.append(count)

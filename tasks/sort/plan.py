@@ -74,16 +74,7 @@ def plan_series(
                 yield Planned(member.file, place(member.header, own), None, "")
             elif member.kept is not None or member.differs not in ("", "reference"):
                 continue
-            instances.append(
-                CompletenessRow(
-                    member.instance_number,
-                    member.image_position_patient,
-                    member.image_orientation_patient,
-                    member.subgroup,
-                    member.number_of_frames,
-                    member.sop_class_uid,
-                )
-            )
+            instances.append(member[_ROW])  # type: ignore[arg-type] # texts, as they are there
             if member.declared is not None:
                 counts.append(FrameCount(member.declared, member.held or 0, bool(member.truncated)))
         found = find_gaps(instances, counts)
@@ -93,6 +84,9 @@ def plan_series(
 
 _OWN = len(Member._fields) - len(ROW_FIELDS)
 """Where a member's own attributes begin."""
+
+_ROW = slice(_OWN - len(CompletenessRow._fields), _OWN)
+"""Where what counts of an instance stands."""
 
 
 def _plan_group(group: list[Candidate], name: Namer, compare: Comparer, *, named: bool) -> Iterator[Planned]:

@@ -139,6 +139,8 @@ class Member(NamedTuple):
         The file's number if the plan speaks of it already, with `kept` and `differs` as it says; else None.
     declared, held, truncated
         What was counted of its frames, None where nothing was.
+    number, ...
+        The next fields are those of `CompletenessRow`, in their order.
     sop_instance_uid, ...
         Its own attributes: the last fields are those of `ROW_FIELDS`, in their order.
     """
@@ -152,9 +154,12 @@ class Member(NamedTuple):
     declared: int | None
     held: int | None
     truncated: int | None
-    image_orientation_patient: str
+    number: str
+    position: str
+    orientation: str
     subgroup: str
-    sop_class_uid: str
+    frames: str
+    sop_class: str
     sop_instance_uid: str
     instance_number: str
     acquisition_number: str
@@ -290,7 +295,8 @@ class SortStore(IndexStore):
         """Yield the files of each series that the plan speaks of or has yet to: those that share no UID; see there."""
         rows = self._stream(
             "SELECT header.series, file.id, file.header, planned.file, planned.kept, planned.differs, "  # noqa: S608
-            "declared, held, truncated, header.image_orientation_patient, header.subgroup, header.sop_class_uid, "
+            "declared, held, truncated, file.instance_number, file.image_position_patient, "
+            "header.image_orientation_patient, header.subgroup, file.number_of_frames, header.sop_class_uid, "
             f"{', '.join(f'file.{name}' for name in ROW_FIELDS)} "
             "FROM header INDEXED BY header_series CROSS JOIN file INDEXED BY file_header ON file.header = header.id "
             "LEFT JOIN temp.planned ON planned.file = file.id LEFT JOIN frames ON frames.file = file.id "
