@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -27,6 +29,8 @@ RETURN_CODES = {
 
 _DEFAULTS = {
     ("core", "log_level"): "WARNING",
+    # Luigi's own folder belongs to whoever came first on a machine, and keeps out everybody else.
+    ("core", "lock_pid_dir"): os.path.join(tempfile.gettempdir(), f"luigi-{os.getuid()}"),
     # A traceback can quote a patient: no mail of Luigi's leaves the machine, the night report is the only one.
     ("worker", "send_failure_email"): "false",
     ("worker", "keep_alive"): "false",

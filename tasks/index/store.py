@@ -448,9 +448,13 @@ class IndexStore(Database):
     def census(self) -> dict[str, int]:
         """Count patients, DICOM studies, series and instances of the present dump."""
         used = "FROM series WHERE id IN (SELECT series FROM header WHERE id IN (SELECT header FROM file WHERE present))"
-        ((patients, studies, series),) = self._read(
-            "SELECT count(DISTINCT patient_id || char(0) || patient_name), count(DISTINCT study_instance_uid), "
-            f"count(DISTINCT study_instance_uid || char(0) || series_instance_uid) {used}"
+        patients, studies, series = (
+            self._read(f"SELECT count(*) FROM (SELECT DISTINCT {columns} {used})")[0][0]  # noqa: S608 - our own names
+            for columns in (
+                "patient_id, patient_name",
+                "study_instance_uid",
+                "study_instance_uid, series_instance_uid",
+            )
         )
         ((instances, files),) = self._read(
             "SELECT count(DISTINCT sop_instance_uid), count(*) FROM file WHERE header IS NOT NULL AND present"

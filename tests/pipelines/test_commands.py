@@ -342,3 +342,14 @@ def test_stopped_by_hand_it_ends_with_130_and_goes_on_later(workers: int, tmp_pa
     assert len(digests(export)) == 72
     manifest = json.loads((tmp_path / "w" / "released" / "review" / "manifest.json").read_bytes())
     assert len(manifest["entries"]) == 9
+
+
+def test_two_people_can_run_on_one_machine(tmp_path: Path) -> None:
+    """Luigi's folder of locks is for its maker alone, so each has one; in it, the same command is not run twice."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "luigi").write_text("somebody else's")
+    make_dump(tmp_path / "dump", instances=1)
+    words = ("--dump", tmp_path / "dump", "--workspace", tmp_path / "w")
+    ended = luigi("SortStudy", *words, cwd=tmp_path, env={"TMPDIR": str(tmp_path / "tmp")})
+    assert ended.code == 0, ended.said
+    assert {path.name for path in (tmp_path / "tmp").iterdir()} >= {"luigi", f"luigi-{os.getuid()}"}
