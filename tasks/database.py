@@ -12,9 +12,6 @@ from typing import Any, Self
 from tasks.errors import DamagedRecordError
 from tasks.files import database_refusals_named, refusals_named
 
-_CACHE_KIB = 32 << 10
-"""Of the file's pages in memory: SQLite's own 2 MiB have it read the pages of large tables over and over."""
-
 _AT_ONCE = 500
 """Rows that a stream takes from SQLite at a time."""
 
@@ -47,7 +44,6 @@ class Database:
             self._connection = sqlite3.connect(path, isolation_level=None)
         problem = ""
         try:
-            self._read(f"PRAGMA cache_size = -{_CACHE_KIB}")
             ((found,),) = self._read("PRAGMA user_version")
             ((tables,),) = self._read("SELECT count(*) FROM sqlite_master")
             if found == 0 and tables:

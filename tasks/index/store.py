@@ -24,6 +24,8 @@ _IS_FRESH = "{}.id > (SELECT file FROM fresh_from)"
 
 _NONE_FRESH = 2**63 - 1
 
+_CACHE_KIB = 32 << 10
+
 _PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
 _NOTHING = (None,) * (len(ROW_FIELDS) + 1)
 _LIMITED = "'archive-limit', 'archive-nested'"
@@ -159,6 +161,8 @@ class IndexStore(Database):
         super().__init__(path, statements, SCHEMA_VERSION)
         self._read("PRAGMA journal_mode = WAL")
         self._read("PRAGMA synchronous = NORMAL")
+        # With SQLite's own 2 MiB, the pages of large tables are read over and over.
+        self._read(f"PRAGMA cache_size = -{_CACHE_KIB}")
         # What SQLite would put into a temporary file is read from headers, and must not leave `identified/`.
         self._read("PRAGMA temp_store = MEMORY")
 

@@ -33,10 +33,10 @@ def outcomes(draw: st.DrawFn) -> list[Outcome]:
         Stored, stored=st.just("ab/1"), size=st.integers(0, 2**62), outcome=rows.map(strategies.decodable)
     )
     refused = st.builds(Stored, stored=st.just(""), size=st.integers(0, 2**62), outcome=strategies.rejects())
-    members = st.lists(st.one_of(taken, refused))
+    members = st.lists(st.one_of(taken, refused), max_size=3)
     single = st.one_of(rows.map(strategies.decodable), strategies.rejects())
     opened = st.builds(Opened, path=strategies.file_names(), members=members.map(tuple))
-    return draw(st.lists(st.one_of(single, opened), max_size=6))
+    return draw(st.lists(st.one_of(single, opened), max_size=4))
 
 
 def unpack(packed: Parcel) -> list[tuple[FileStamp, Outcome]]:
