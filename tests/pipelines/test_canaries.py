@@ -42,7 +42,9 @@ from tests.pipelines.command import (
 TEXT_VRS = ("AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
 NUMBERS = itertools.count(1)
 UID_ROOT = "2.999.31337"
-CANARY = re.compile(rb"zqx[0-9]{5}k|2\.999\.31337\.|1787[01][0-9]|\xd0\x96\xd0\xa9\xd0\xaa")
+CANARY = re.compile(
+    rb"zqx[0-9]{5}k|2\.999\.31337\.|(?<![0-9a-f])1787[-.]?[01][0-9][-.]?[0-3][0-9]|\xd0\x96\xd0\xa9\xd0\xaa"
+)
 """Matches every canary in lower case: the tokens, the UIDs, the dates, and the Cyrillic letters of the names."""
 
 MALFORMED = (
