@@ -11,7 +11,9 @@ import datetime as dt
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,7 @@ FINDINGS = {
     "overlay": "An overlay, a curve or an icon stands in the export.",
     "pixel-data": "The pixel data are not those of the source.",
     "preamble": "The preamble is not empty.",
-    "private": "A private element stands in the export.",
+    "private": "A private element stands in the export that should not, or is neither as it was nor cleaned.",
     "pseudonym": "Name or ID are not the subject's pseudonym.",
     "stamps": "The stamps that say a file was de-identified are missing.",
     "structure": "A length or a reserved field in the export is not what it has to be.",
@@ -91,6 +93,29 @@ _NUMBER_VRS = frozenset({"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "
 _DESCRIBING_GROUPS = (0x0018, 0x0020, 0x0028)
 """Acquisition, relationship and image presentation (PS3.6)."""
 
+_RETAIN_PRIVATE = "113111"
+_PRIVATE_IDENTIFYING = frozenset(
+    {
+        ("SIEMENS CSA HEADER", 0x0029, 0x09),  # header version: the date of acquisition
+        ("SIEMENS CSA HEADER", 0x0029, 0x19),
+        ("SIEMENS MR SDI 02", 0x0021, 0x60),  # frame date and time
+        ("SIEMENS MR SDS 01", 0x0021, 0x01),  # a protocol report
+        ("GEMS_IDEN_01", 0x0009, 0x30),  # station
+        ("GEMS_IDEN_01", 0x0009, 0xE3),  # equipment UID
+        ("GEMS_SERS_01", 0x0025, 0x1A),  # station
+        ("GEMS_PARM_01", 0x0043, 0x28),  # study ID
+        ("GEMS_PARM_01", 0x0043, 0x61),  # UIDs
+        ("GEMS_PARM_01", 0x0043, 0x62),
+        ("GEMS_PARM_01", 0x0043, 0x88),
+        ("GEMS_PARM_01", 0x0043, 0x98),
+    }
+)
+"""Private elements in which scanners were seen to repeat dates, stations, IDs and UIDs: none may stand as it was."""
+
+_GZIP = b"\x1f\x8b\x08"
+_LARGEST_BLOCK = 1 << 24
+_SILENT = np.frombuffer(b"\0 0X", np.uint8)
+
 _RESERVING_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT", "UC", "UR"})
 """VRs with two reserved bytes in their explicit head (PS3.5 table 7.1-1); sequences aside, which pydicom has parsed."""
 
@@ -104,6 +129,7 @@ _STAMPS = (0x00120062, 0x00120063, 0x00120064, 0x00280303)
 
 _METHODS = {
     "113100": "Basic Application Confidentiality Profile",
+    "113111": "Retain Safe Private Option",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
     "113108": "Retain Patient Characteristics Option",
 }
@@ -177,8 +203,9 @@ class _Audit:
         self._expected = expected
         self._is_explicit = after.original_encoding[0] is False
         self._source_is_little_endian = before.original_encoding[1] is not False
-        self._old = dict(_flatten(before, private_vrs=_HARVESTED_VRS))
         self._new = dict(_flatten(after))
+        private = {place[-1] for place in self._new if place[-1] >> 16 & 1}
+        self._old = dict(_flatten(before, private_vrs=_HARVESTED_VRS, private_tags=private))
 
     def findings(self) -> Iterator[str]:
         """Yield the code of everything found."""
@@ -228,7 +255,9 @@ class _Audit:
         for place, element in self._new.items():
             tag = place[-1]
             if tag >> 16 & 1:
-                yield "private"
+                yield from self._look_at_private(place, element)
+                if element.vr not in ("DA", "DT", "UI"):
+                    continue
             if tag >> 24 in (0x50, 0x60) or tag in (0x00880200, 0x00091001):
                 yield "overlay"
             if place[0] in _STAMPS or place in ((0x00100010,), (0x00100020,)):
@@ -258,6 +287,24 @@ class _Audit:
             yield "lost"
         if len(set(stands_for.values())) != len(stands_for):
             yield "uid"
+
+    def _look_at_private(self, place: tuple[int, ...], new: _Piece) -> Iterator[str]:
+        """Check that a private element is as it was or cleaned, and none of those that are known to identify."""
+        old = self._old.get(place)
+        if _RETAIN_PRIVATE not in self._expected.codes or old is None or new.vr == "PN":
+            yield "private"
+            return
+        tag = place[-1]
+        number = tag & 0xFFFF
+        if number < 0x1000 or new.vr in ("SQ", "DA", "DT", "UI"):
+            if number < 0x1000 and new.raw != old.raw:
+                yield "private"
+            return
+        creator = self._new.get((*place[:-1], tag & 0xFFFF0000 | number >> 8))
+        was, now = old.raw or b"", new.raw or b""
+        known = creator is not None and (creator.texts[0].upper(), tag >> 16, number & 0xFF) not in _PRIVATE_IDENTIFYING
+        if not known or not (now == was or _is_blanked(was, now) or _is_shortened_block(was, now)):
+            yield "private"
 
     def _is_kept_or_hidden(self, old: _Piece, new: _Piece) -> bool:
         """Tell whether a value is the source's, to the byte, or one that says nothing."""
@@ -295,21 +342,28 @@ class _Audit:
         moved = {_shifted(date, self._expected.shift_days) for date in dates}
         texts: list[str] = []
         terms: list[str] = []
+        blobs: list[str] = []
         for place, element in self._new.items():
             if place in ((0x00100010,), (0x00100020,)) or place[0] in _STAMPS or element.tag in _PIXELS:
                 continue
             if element.vr == "UI":
                 if any(uid in uids for uid in element.texts):
                     yield "uid"
-            elif element.vr == "CS":
-                terms += element.texts
+            elif element.tag >> 16 & 1 and element.vr in _BINARY_VRS and element.raw:
+                blobs += [element.raw.decode("latin-1"), element.raw.decode("utf-16-le", "ignore")]
+                blobs += _unpacked(element.raw)
+            elif element.vr == "CS" or element.tag >> 16 & 1:
+                terms += element.texts if element.vr in _TEXT_VRS else []
             elif element.vr in _TEXT_VRS:
                 texts += element.texts
             elif element.vr in _BINARY_VRS and element.raw:
                 texts += [element.raw.decode("latin-1"), element.raw.decode("utf-16-le", "ignore")]
         whole = "\n".join(texts).casefold()
         whole_terms = "\n".join(terms).casefold()
-        found_dates = {"".join(match.groups()) for match in _DATE.finditer(whole + "\n" + whole_terms)}
+        whole_blobs = "\n".join(blobs).casefold()
+        found_dates = {
+            "".join(match.groups()) for text in (whole, whole_terms, whole_blobs) for match in _DATE.finditer(text)
+        }
         if (found_dates & dates) - moved:
             yield "date"
         values = {text.casefold() for text in texts}
@@ -322,7 +376,9 @@ class _Audit:
             elif _stands_in(identifier, whole) or _stands_alone_in(identifier, whole_terms):
                 # Inside a defined term a name is chance: every PRIMARY image holds a MARY.
                 yield "identifier"
-            elif len(identifier) >= 6 and any(_stands_alone_in_bytes(form, raw) for form in _encoded(identifier)):
+            elif (identifier not in _VOCABULARY and _stands_apart_in(identifier, whole_blobs)) or (
+                len(identifier) >= 6 and any(_stands_alone_in_bytes(form, raw) for form in _encoded(identifier))
+            ):
                 yield "identifier"
         if any(token.decode("ascii") in uids for token in re.findall(rb"[0-9]+(?:\.[0-9]+){3,}", raw)):
             yield "uid"
@@ -377,6 +433,10 @@ _COMMON = frozenset(
 """Values that stand where an identifier should and mean none, are the field's own words, or name the maker."""
 
 
+_VOCABULARY = frozenset({"dti", "dwi", "fmri", "phantom", "resting", "slice", "timing"})
+"""Words that stand in every protocol and are the names of phantoms and scanners, not of people."""
+
+
 def name_parts(name: str) -> set[str]:
     """Split a person's name into what may be searched for: each component of each group, and the whole."""
     parts = {part for group in name.split("=") for part in re.split(r"[\^\s,]+", group)}
@@ -429,23 +489,62 @@ def _find_vr(dataset: Dataset, item: RawDataElement) -> str:
 
 
 def _flatten(
-    dataset: Dataset, place: tuple[int, ...] = (), *, private_vrs: frozenset[str | None] | None = None
+    dataset: Dataset,
+    place: tuple[int, ...] = (),
+    *,
+    private_vrs: frozenset[str | None] | None = None,
+    private_tags: AbstractSet[int] = frozenset(),
 ) -> Iterator[tuple[tuple[int, ...], _Piece]]:
     """Yield every element with its place: the tags and item numbers (zero-based) that lead to it.
 
-    With `private_vrs`, only those private elements whose VR is among them: none of the others is ever exported, and
-    none tells more of the patient.
+    With `private_vrs`, only those private elements whose VR is among them or whose tag is among `private_tags`: the
+    others are not in the export, and none tells more of the patient.
     """
     for tag in dataset.keys():  # noqa: SIM118 - a data set iterates over elements, not over its keys
         number = int(tag)
-        if private_vrs is not None and number >> 16 & 1 and dataset.get_item(tag).VR not in private_vrs:
+        if (
+            private_vrs is not None
+            and number >> 16 & 1
+            and number not in private_tags
+            and dataset.get_item(tag).VR not in private_vrs
+        ):
             continue
         piece = _Piece(dataset, tag)
         here = (*place, number)
         yield here, piece
         if piece.vr == "SQ":
             for item_number, item in enumerate(piece.value):
-                yield from _flatten(item, (*here, item_number), private_vrs=private_vrs)
+                yield from _flatten(item, (*here, item_number), private_vrs=private_vrs, private_tags=private_tags)
+
+
+def _is_blanked(old: bytes, new: bytes) -> bool:
+    """Tell whether every byte is what it was, or says nothing: nothing at all, zero, or the mark of a masked word."""
+    if len(old) != len(new):
+        return False
+    was, now = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
+    return bool(np.all((was == now) | np.isin(now, _SILENT)))
+
+
+def _is_shortened_block(old: bytes, new: bytes) -> bool:
+    """Tell whether a compressed block holds nothing but lines of the one before, and a head that tells nothing."""
+    if new[4:7] != _GZIP or any(new[7:12]) or int.from_bytes(new[:4], "little") > len(new) - 4:
+        return False
+    before, after = _unpacked(old), _unpacked(new)
+    if not before or not after:
+        return False
+    lines = set(before[0].splitlines())
+    return all(not line.strip(" \0") or line in lines for line in after[0].splitlines())
+
+
+def _unpacked(value: bytes) -> list[str]:
+    """Return the text of a compressed block, wherever in a value it begins; nothing where there is none."""
+    begin = value.find(_GZIP, 0, 64)
+    if begin < 0:
+        return []
+    try:
+        return [zlib.decompressobj(31).decompress(value[begin:], _LARGEST_BLOCK).decode("latin-1")]
+    except zlib.error:
+        return []
 
 
 def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str]) -> Iterator[str]:
@@ -513,6 +612,15 @@ def _stands_alone_in(identifier: str, text: str) -> bool:
         return False
     pattern = rf"(?<![\w.]){identifier}(?!\.?\w)" if identifier.isdigit() else rf"(?<!\w){re.escape(identifier)}(?!\w)"
     return re.search(pattern, text) is not None
+
+
+def _stands_apart_in(identifier: str, text: str) -> bool:
+    """Find an identifier in a blob where no letter or digit adjoins it: keys run together, as in sSliceArray."""
+    if identifier not in text:
+        return False
+    if identifier.isdigit():
+        return re.search(rf"(?<![0-9a-z.]){identifier}(?!\.?[0-9a-z])", text) is not None
+    return re.search(rf"(?<![0-9a-z]){re.escape(identifier)}(?![0-9a-z])", text) is not None
 
 
 def _stands_alone_in_bytes(form: bytes, raw: bytes) -> bool:

@@ -20,6 +20,8 @@ from types import MappingProxyType
 
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
 
+from tasks.deidentify.private import load_private_table
+from tasks.deidentify.siemens import load_siemens_table
 from tasks.deidentify.standard import (
     PRIVATE,
     AttributeTypes,
@@ -92,7 +94,13 @@ class Option(enum.Enum):
         self.meaning = meaning
 
 
-SUPPORTED_OPTIONS = frozenset({Option.RETAIN_PATIENT_CHARACTERISTICS, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES})
+SUPPORTED_OPTIONS = frozenset(
+    {
+        Option.RETAIN_PATIENT_CHARACTERISTICS,
+        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
+        Option.RETAIN_SAFE_PRIVATE,
+    }
+)
 """The options that are done, not only promised."""
 
 STAMPED_TAGS = frozenset({0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303})
@@ -248,6 +256,11 @@ class Rules:
         if top:
             self.by_tag.update(dict.fromkeys(STAMPED_TAGS, Action.KEEP))
 
+    @property
+    def keeps_private(self) -> bool:
+        """Whether private elements can stay here: not where only an IOD's demand keeps the sequence around."""
+        return self._surroundings is not Surroundings.DUMMY
+
     def action(self, tag: int, vr: str) -> Action:
         """Return the action for any attribute, listed or not."""
         found = self.by_tag.get(tag)
@@ -372,8 +385,18 @@ class Profile:
             )
 
 
+BLOBS_VERSION = "blobs 1"
+"""Raised when what cleans the inside of private elements gives other bytes."""
+
+
+def keeps_private(options: frozenset[Option]) -> bool:
+    """Tell whether private elements of the table of safe ones are kept."""
+    return Option.RETAIN_SAFE_PRIVATE in options
+
+
 DEFAULT_PROFILE = Profile(options=SUPPORTED_OPTIONS)
-"""Basic, with dates shifted and patient characteristics retained: what a longitudinal imaging trial needs."""
+"""Basic, with dates shifted, patient characteristics and safe private elements retained: what a longitudinal imaging
+trial needs."""
 
 
 def _listed_action(rule: ConfidentialityRule, tag: int, kind: str | None, options: frozenset[Option]) -> Action:
@@ -574,7 +597,10 @@ def _digest(options: frozenset[Option]) -> str:
     table = load_confidentiality_table()
     types = load_attribute_types()
     hasher = hashlib.sha256()
-    for part in (table.edition, table.digest, types.digest, *sorted(option.column for option in options)):
+    private: tuple[str, ...] = ()
+    if keeps_private(options):
+        private = (load_private_table().digest, load_siemens_table().digest, BLOBS_VERSION)
+    for part in (table.edition, table.digest, types.digest, *private, *sorted(option.column for option in options)):
         hasher.update(part.encode("ascii") + b"\n")
     for part in (*EXPORTED_CLASSES, *(root for root, _ in _REFUSED_FAMILIES), _SAVED_SCREEN.pattern):
         hasher.update(part.encode("ascii") + b"\n")

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
 
 from tasks import __version__
+from tasks.deidentify.ge import clean_protocol_block, clean_raw_data_header
 from tasks.deidentify.identity import Identity, Subject, cap_age, shift_date, shift_date_time
-from tasks.deidentify.profile import STAMPED_TAGS, Action, Profile, Rules, sop_class_verdict
+from tasks.deidentify.private import PrivateAction, PrivateTable, load_private_table
+from tasks.deidentify.profile import STAMPED_TAGS, Action, Profile, Rules, keeps_private, sop_class_verdict
+from tasks.deidentify.siemens import clean_csa, clean_protocol
 from tasks.dicom.elements import (
     ITEM,
     ITEM_END,
@@ -69,6 +73,24 @@ _REPERTOIRES = {
 }
 """The bytes that a value may hold where its VR leaves no room for words (PS3.5 table 6.2-1). Wider than the standard
 where scanners are: lower case in CS, colons in TM (as in ACR-NEMA), NUL as padding."""
+
+_CLEANERS: Mapping[PrivateAction, Callable[[bytes], bytes | None]] = MappingProxyType(
+    {
+        PrivateAction.CSA: clean_csa,
+        PrivateAction.PROTOCOL: clean_protocol,
+        PrivateAction.GE_BLOCK: clean_protocol_block,
+        PrivateAction.GE_HEADER: clean_raw_data_header,
+    }
+)
+"""What cleans the inside of a private element; nothing comes back where the element cannot be understood to its end."""
+
+_LIKE_STANDARD_ONES = MappingProxyType(
+    {
+        PrivateAction.UID: Action.UID,
+        PrivateAction.DATE: Action.DATE,
+        PrivateAction.RECURSE: Action.CLEAN_SEQUENCE,
+    }
+)
 
 _LONGEST_TERM = 64
 """Bytes of one value of VR CS, for which the standard has 16 and scanners write more; no term of theirs is as long."""
@@ -131,7 +153,8 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
         raise RefusalError("truncated" if fault.reason == "truncated" else "malformed") from fault
     if len(elements) > MOST_ELEMENTS:
         raise RefusalError("malformed")
-    job = _Job(data, elements, identity, subject)
+    private = load_private_table() if keeps_private(profile.options) else None
+    job = _Job(data, elements, identity, subject, private)
     top = job.top_level_texts()
     verdict = sop_class_verdict(
         top.get(_SOP_CLASS, ""),
@@ -154,7 +177,15 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
 class _Job:
     """One pass over one file's elements."""
 
-    def __init__(self, data: bytes, elements: list[Element], identity: Identity, subject: Subject) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        elements: list[Element],
+        identity: Identity,
+        subject: Subject,
+        private: PrivateTable | None,
+    ) -> None:
+        self._private = private
         self._data = data
         self._elements = elements
         self._identity = identity
@@ -201,6 +232,8 @@ class _Job:
         pieces: list[bytes] = []
         run = -1
         changed = bool(stamps)
+        private = self._private if rules.keeps_private else None
+        creators: dict[int, str] = {}
         count = len(elements)
         position = elements[index].start if index < count else len(data)
         while index < count:
@@ -213,7 +246,12 @@ class _Job:
                     pieces.append(data[run:position])
                     run = -1
                 pieces.append(pending.pop(0)[1])
-            if tag & 0x10000 or (stamps and tag in STAMPED_TAGS):
+            cleaned = None
+            if tag & 0x10000:
+                action = Action.REMOVE
+                if private is not None:
+                    action, cleaned = self._private_action(element, private, creators)
+            elif stamps and tag in STAMPED_TAGS:
                 action = Action.REMOVE
             else:
                 found = listed.get(tag)
@@ -250,7 +288,7 @@ class _Job:
                     # A sequence's tag on something that is none: there is no telling what it holds.
                     action = Action.REMOVE
                 if action not in (Action.KEEP, Action.REMOVE):
-                    value = self._replace(element, action)
+                    value = self._replace(element, action) if cleaned is None else cleaned
                     replacement = self._head(element, len(value)) + value
             if action == Action.KEEP:
                 if run < 0:
@@ -268,6 +306,33 @@ class _Job:
             pieces.append(data[run:position])
         pieces += [stamp for _, stamp in pending]
         return index, (pieces if changed else None)
+
+    def _private_action(
+        self, element: Element, private: PrivateTable, creators: dict[int, str]
+    ) -> tuple[Action, bytes | None]:
+        """Decide on a private element; return its new value as well where its inside was cleaned.
+
+        Parameters
+        ----------
+        creators
+            By group and block, who reserved the blocks of this data set or item so far (PS3.5 section 7.8.1).
+        """
+        group, number = element.tag >> 16, element.tag & 0xFFFF
+        value = self._data[element.value : element.end]
+        if 0x10 <= number <= 0xFF:
+            creator = decode_ascii(value)
+            creators[element.tag] = creator
+            return (Action.KEEP if (creator, group) in private.reserved else Action.REMOVE), None
+        rule = private.rule(creators.get(group << 16 | number >> 8, ""), group, number & 0xFF)
+        if rule is None:
+            return Action.REMOVE, None
+        if rule.action == PrivateAction.KEEP:
+            return (Action.KEEP if rule.admits(value, element.vr or "UN") else Action.REMOVE), None
+        cleaner = _CLEANERS.get(rule.action)
+        if cleaner is None:
+            return _LIKE_STANDARD_ONES[rule.action], None
+        cleaned = cleaner(value)
+        return (Action.REMOVE, None) if cleaned is None else (Action.DUMMY, _pad(cleaned, b"\0"))
 
     def _is_of_its_vr(self, element: Element) -> bool:
         """Tell whether what the table keeps by tag, or what is written as UN, can be what the dictionary says it is."""

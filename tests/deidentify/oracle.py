@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import io
 import re
 import struct
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pydicom
@@ -16,8 +18,11 @@ from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from tasks.deidentify.ge import clean_protocol_block, clean_raw_data_header
 from tasks.deidentify.identity import Identity, Subject
-from tasks.deidentify.profile import DEFAULT_PROFILE, STAMPED_TAGS, Action, Profile, Rules
+from tasks.deidentify.private import PrivateAction, PrivateRule, load_private_table
+from tasks.deidentify.profile import DEFAULT_PROFILE, STAMPED_TAGS, Action, Option, Profile, Rules, Surroundings
+from tasks.deidentify.siemens import clean_csa, clean_protocol
 from tasks.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, walk
 from tasks.dicom.syntax import read_start
 from tests.dicom.oracle import CHOICES, compare, spans
@@ -100,11 +105,74 @@ def expected_values(
     """Say what the export of a data set that was just read has to hold, stamps apart."""
     source = values(dataset)
     sop_class = source[0x00080016,].raw.decode("ascii")
-    return dict(_expect(source, (), profile.actions(sop_class), identity, subject))
+    private = Option.RETAIN_SAFE_PRIVATE in profile.options
+    return dict(_expect(source, (), profile.actions(sop_class), identity, subject, private=private))
+
+
+def _expect_private(
+    source: dict[Place, Value], here: Place, rules: Rules, identity: Identity, subject: Subject, *, private: bool
+) -> Iterator[tuple[Place, Value]]:
+    """Say what becomes of a private element: what the table lists, by the creator of its block."""
+    old, tag, table = source[here], here[-1], load_private_table()
+    group, number = tag >> 16, tag & 0xFFFF
+    if not private or rules._surroundings is Surroundings.DUMMY:
+        return
+    if 0x10 <= number <= 0xFF:
+        if any(rule.group == group and rule.creator == creator_of(old) for rule in all_rules()):
+            yield here, old
+        return
+    reserved = source.get((*here[:-1], group << 16 | number >> 8))
+    rule = table.rule(creator_of(reserved), group, number & 0xFF) if reserved else None
+    if rule is None:
+        return
+    if rule.action is PrivateAction.RECURSE:
+        if old.vr == "SQ":
+            yield here, old
+            inside = {there: value for there, value in source.items() if there[: len(here)] == here != there}
+            for item in range(int(old.raw)):
+                yield from _expect(inside, (*here, item), rules.nested(tag), identity, subject, private=private)
+    elif old.vr == "SQ":
+        return
+    elif rule.action is PrivateAction.KEEP:
+        if rule.admits(old.raw, old.vr):
+            yield here, old
+    elif rule.action in (PrivateAction.UID, PrivateAction.DATE):
+        action = Action.UID if rule.action is PrivateAction.UID else Action.DATE
+        yield here, Value(old.vr, expected_value(tag, old, action, identity, subject, listed=True))
+    else:
+        cleaned = CLEANERS[rule.action](old.raw)
+        if cleaned is not None:
+            yield here, Value(old.vr, even(cleaned, b"\0"))
+
+
+CLEANERS = {
+    PrivateAction.CSA: clean_csa,
+    PrivateAction.PROTOCOL: clean_protocol,
+    PrivateAction.GE_BLOCK: clean_protocol_block,
+    PrivateAction.GE_HEADER: clean_raw_data_header,
+}
+
+
+def creator_of(value: Value) -> str:
+    """Return the name that a private creator states."""
+    return value.raw.decode("latin-1").strip(" \0")
+
+
+@functools.cache
+def all_rules() -> list[PrivateRule]:
+    """List the rows of the table, also under the other spellings of their creators."""
+    table = load_private_table()
+    return [replace(rule, creator=creator) for (creator, _, _), rule in table.by_element.items()]
 
 
 def _expect(
-    source: dict[Place, Value], place: Place, rules: Rules, identity: Identity, subject: Subject
+    source: dict[Place, Value],
+    place: Place,
+    rules: Rules,
+    identity: Identity,
+    subject: Subject,
+    *,
+    private: bool,
 ) -> Iterator[tuple[Place, Value]]:
     depth = len(place) + 1
     for here, old in source.items():
@@ -112,6 +180,9 @@ def _expect(
             continue
         tag = here[-1]
         if depth == 1 and tag in STAMPED_TAGS:
+            continue
+        if tag >> 16 & 1:
+            yield from _expect_private(source, here, rules, identity, subject, private=private)
             continue
         action = rules.action(tag, old.vr)
         if old.vr == "SQ":
@@ -123,7 +194,7 @@ def _expect(
                     there: value for there, value in source.items() if there[:depth] == here and len(there) > depth
                 }
                 for number in range(int(old.raw)):
-                    yield from _expect(inside, (*here, number), rules.nested(tag), identity, subject)
+                    yield from _expect(inside, (*here, number), rules.nested(tag), identity, subject, private=private)
         elif action not in (Action.REMOVE, Action.CLEAN_SEQUENCE):
             listed = tag in rules.by_tag
             yield here, Value(old.vr, expected_value(tag, old, action, identity, subject, listed=listed))

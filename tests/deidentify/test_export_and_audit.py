@@ -326,6 +326,8 @@ def test_a_number_of_the_wrong_length_does_not_hold_its_file_back(place: Place, 
 class WrongProfile:
     """The default profile, with some attributes of the top level decided otherwise."""
 
+    options = DEFAULT_PROFILE.options
+
     def __init__(self, decided: dict[int, Action]) -> None:
         self._decided = decided
 

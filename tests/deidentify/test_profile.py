@@ -232,6 +232,7 @@ def test_the_codes_say_exactly_what_is_done() -> None:
         ("113100", "Basic Application Confidentiality Profile"),
         ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
         ("113108", "Retain Patient Characteristics Option"),
+        ("113111", "Retain Safe Private Option"),
     ]
     assert [code for code, _ in BASIC.codes()] == ["113100"]
 
