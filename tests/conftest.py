@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -66,6 +67,15 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def dcm2niix() -> str:
+    """Find the converter that most of the field uses; its wheel puts the program beside the interpreter's."""
+    path = shutil.which("dcm2niix", path=os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])))
+    if path is None:
+        _cannot_run("the program dcm2niix is not installed; it is in the extra `test`")
+    return path
 
 
 def _skipped(session: pytest.Session) -> int:

@@ -6,12 +6,10 @@ import functools
 import hashlib
 import importlib.resources
 import json
-import os
 import random
 import re
 import shutil
 import struct
-import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.deidentify.siemens import clean_csa, clean_protocol, load_siemens_table
+from tests.deidentify.conversion import convert
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)  # nibabel calls its reader experimental on import
@@ -644,11 +643,6 @@ SERIES = {
 """The series that are converted, with the sidecar keys that change."""
 
 
-@pytest.fixture
-def dcm2niix(program) -> str:
-    return os.environ.get("SCANWARD_DCM2NIIX") or program("dcm2niix")
-
-
 def clean_blobs(dataset: pydicom.Dataset) -> int:
     """Clean the blobs of a data set and touch nothing else; return how many there were."""
     count = 0
@@ -661,14 +655,6 @@ def clean_blobs(dataset: pydicom.Dataset) -> int:
         elif element.VR == "SQ":
             count += sum(clean_blobs(item) for item in element.value)
     return count
-
-
-def convert(program: str, source: Path, target: Path) -> dict[str, bytes]:
-    target.mkdir()
-    command = [program, "-b", "y", "-ba", "n", "-z", "n", "-f", "%s_%p", "-o", target, source]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout[-800:]
-    return {path.name: path.read_bytes() for path in sorted(target.iterdir())}
 
 
 OTHER_RELEASES = {"stc/In/Siemens/B12/2_FMRI_AX_ASC", "stc/In/Siemens/D13/ep2d_Asc_HF_10", "enh/In/Siemens/XA10"}
