@@ -255,10 +255,11 @@ class IndexStore(Database):
         fresh = _IS_FRESH.format("file")
         with self._transaction():
             execute = self._connection.execute
-            if found := execute("SELECT change, count FROM found").fetchall():
-                return counts | dict(found)
+            # Before anything else: a run that was cut off behind this point drops them again when it goes on.
             for statement in _FILE_INDEX_SCHEMA.split(";"):
                 execute(statement)
+            if found := execute("SELECT change, count FROM found").fetchall():
+                return counts | dict(found)
             execute(
                 f"INSERT INTO gone SELECT inode, device, size, mtime_ns, id FROM file WHERE present "  # noqa: S608
                 f"AND container IS NULL AND NOT {fresh} AND NOT {seen}"

@@ -555,9 +555,13 @@ class SortStore(IndexStore):
         self.merge_placements(run, pack_placements(rows))
 
     def merge_placements(self, run: int, parcel: Parcel) -> list[tuple[int, str]]:
-        """Note what `pack_placements` packed; return what was not placed: (file, reason)."""
+        """Note what `pack_placements` packed; return what was not placed: (file, reason).
+
+        What is noted already stays the work of the run that noted it, so that doing it again changes nothing.
+        """
         note = (
-            "INSERT INTO placement SELECT target, file, way, ? FROM parcel.placed WHERE way != '' AND {which} "
+            "INSERT INTO placement SELECT target, file, way, ? FROM parcel.placed AS new WHERE way != '' AND {which} AND "
+            "NOT EXISTS (SELECT 1 FROM placement WHERE placement.target = new.target AND placement.file = new.file) "
             "ORDER BY target ON CONFLICT (target) DO UPDATE SET file = excluded.file"
         )
         with parcel.attached(self._connection), self._transaction():

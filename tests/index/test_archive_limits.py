@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -118,7 +119,8 @@ def test_overlapping_entries(bench: Bench) -> None:
 
 def test_entries_that_quote_each_other(bench: Bench) -> None:
     content = quoting(100, bytes(200_000))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    # Some releases of Python refuse to read it, as we do.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, suppress(zipfile.BadZipFile):
         assert len(archive.read("000000")) > 200_000
     assert limited(bench.unpack("x", content, member_bytes=1 << 20))
     assert limited(bench.unpack("x", content, total_bytes=8 << 20, depth=5))

@@ -191,7 +191,7 @@ def die(*_):
 if moment == "before":
     base.write_receipt = lambda folder, receipt: die() if receipt.stage == stage else whole(folder, receipt)
 else:
-    base.StageTask.forget_plans = lambda self: die() if self.stage == stage else forget(self)
+    base.StageTask.forget_plans = lambda self, **but: die() if self.stage == stage and not but else forget(self, **but)
 luigi_run(sys.argv[3:])
 """
 

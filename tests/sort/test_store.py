@@ -53,7 +53,10 @@ def test_digests_and_placements_are_kept(tmp_path: Path) -> None:
         first, second = fill(store, rows_of(2))
         store.keep_digests([(first, "ab" * 32)])
         store.keep_placements(1, [("a/1.dcm", first, "hardlink"), ("a/2.dcm", second, "copy")])
+        store.keep_placements(2, [("a/1.dcm", first, "copy")])
+        store.lose_placements(["a/2.dcm"])
         store.keep_placements(2, [("a/2.dcm", second, "symlink")])
+        assert [(one.target, one.way) for one in store.placed_by(1)] == [("a/1.dcm", "hardlink")], "as it was noted"
         store.forget_placements(2, ["a/1.dcm", "never/there.dcm"])
     with SortStore(tmp_path / "index.db") as store:
         assert next(store.instances()).digest == "ab" * 32
