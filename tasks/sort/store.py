@@ -560,8 +560,9 @@ class SortStore(IndexStore):
         What is noted already stays the work of the run that noted it, so that doing it again changes nothing.
         """
         note = (
-            "INSERT INTO placement SELECT target, file, way, ? FROM parcel.placed AS new WHERE way != '' AND {which} AND "
-            "NOT EXISTS (SELECT 1 FROM placement WHERE placement.target = new.target AND placement.file = new.file) "
+            "INSERT INTO placement SELECT target, file, way, ? FROM parcel.placed AS new "
+            "WHERE way != '' AND {which} AND NOT EXISTS "
+            "(SELECT 1 FROM placement WHERE placement.target = new.target AND placement.file = new.file) "
             "ORDER BY target ON CONFLICT (target) DO UPDATE SET file = excluded.file"
         )
         with parcel.attached(self._connection), self._transaction():
