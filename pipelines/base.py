@@ -105,6 +105,8 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
 @lru_cache(maxsize=4)
 def current_inventory(dump: Path, identified: Path, quiet_seconds: float) -> Inventory:
     """Scan the dump, once a process: what is complete must not change while a run decides what to do."""
+    # A run that was killed behind its last receipt left its list, and where nothing is new no stage sweeps.
+    sweep_temporaries(identified, deep=False)
     spool = temporary_sibling(identified / "scan")
     atexit.register(_remove_spool, spool, os.getpid())
     quiet = None
