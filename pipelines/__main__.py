@@ -1,4 +1,4 @@
-"""The `scanward` command: write a study file, look at the installation, tell where a study stands."""
+"""The `scanward` command: a study file, a look at the installation, where a study stands, which rules hold."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import shutil
 import sqlite3
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.base import forget_plan, load_study, now
 from tasks import __version__
+from tasks.config import read_study
 from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
 from tasks.files import write_atomically
 from tasks.receipt import remove_receipt
@@ -29,6 +31,9 @@ from tasks.sort.table import export_series
 from tasks.sort.undo import undo_run
 from tasks.status import read_status
 from tasks.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from tasks.deidentify.profile import PolicyRow, Profile
 
 _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
@@ -55,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.act(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough, as in `scanward profile | head`. Python would flush once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ScanwardError as fault:
         return _say(str(fault), fault.exit_code, debug=options.debug)
     except Exception as fault:  # noqa: BLE001 - no log was kept, and its own words may quote a patient
@@ -100,6 +110,28 @@ def _parser() -> argparse.ArgumentParser:
     export = index_commands.add_parser("export", help="write a table of all series, in which patients can be read")
     export.add_argument("path", type=Path, help="a file that is not there yet, ending in .tsv or .parquet")
     export.set_defaults(act=_export)
+
+    profile = commands.add_parser(
+        "profile",
+        help="print the rules of de-identification in effect, attribute by attribute",
+        description="Print what becomes of each attribute: every row of table E.1-1 of DICOM PS3.15 with the codes of "
+        "the Basic Profile and of the options chosen ([deidentify] options in the study file), then what was decided "
+        "one by one, then what befalls all others. Nothing is read but the study file, and nothing is written.",
+    )
+    profile.add_argument("--study", metavar="FILE.toml", type=Path, help="default: the options that a new study has")
+    profile.add_argument(
+        "--format",
+        choices=("text", "tsv", "json"),
+        default="text",
+        help="for people (the default), or a table or an object for machines",
+    )
+    profile.add_argument(
+        "--sop-class",
+        metavar="UID",
+        default="1.2.840.10008.5.1.4.1.1.4",
+        help="the kind of image, by which X/Z/D and the like are resolved at its top level; default: MR Image Storage",
+    )
+    profile.set_defaults(act=_profile)
     for command in (doctor, status, plan, undo, export):
         command.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
         command.add_argument("--dump", metavar="DIR", help="stands in for the key of the study file")
@@ -238,6 +270,77 @@ def _export(options: argparse.Namespace) -> int:
             raise UsageError(problem=f"{path} cannot be written.", remedy=remedy) from fault
     sys.stdout.write(f"Wrote {count:,} series to {path}. Patients can be read in it.\n")
     return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    # De-identification needs pydicom and the standard's tables; the other commands start without.
+    from pydicom.uid import UID  # noqa: PLC0415
+
+    from tasks.deidentify.profile import DEFAULT_PROFILE, REFUSAL_REASONS, Profile, sop_class_verdict  # noqa: PLC0415
+
+    profile = DEFAULT_PROFILE
+    if options.study is not None:
+        profile = Profile.of(read_study(options.study).deidentify.options)
+    refusal = sop_class_verdict(options.sop_class, [], "", "", "")
+    if refusal is not None:
+        name = f"No object of the class {options.sop_class!r} is exported."
+        raise UsageError(problem=name, remedy=REFUSAL_REASONS[refusal])
+    rows = profile.describe(options.sop_class)
+    facts = {"scanward": __version__, "sop_class": options.sop_class, **_facts_of(profile)}
+    if options.format == "json":
+        rules = [
+            asdict(row) | {"options": dict(code.split(": ") for code in row.options.split(", ") if code)}
+            for row in rows
+        ]
+        sys.stdout.write(json.dumps(facts | {"rules": rules}) + "\n")
+    elif options.format == "tsv":
+        columns = tuple(field.name for field in fields(rows[0]))
+        sys.stdout.writelines("\t".join(cells) + "\n" for cells in (columns, *map(astuple, rows)))
+    else:
+        # Plain lines, each whole however narrow the screen is, so that they can be searched and copied.
+        head = f"{'tag':<11}  {'code':<6}  {'action':<14}  name [codes of the options] (reason)"
+        lines = [*_head_of(facts, UID(options.sop_class).name), "", head, *map(_line_of, rows)]
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    return 0
+
+
+def _facts_of(profile: Profile) -> dict[str, Any]:
+    from tasks.deidentify.profile import SUPPORTED_OPTIONS, WITHOUT_A_COLUMN, Option  # noqa: PLC0415
+    from tasks.deidentify.standard import load_confidentiality_table  # noqa: PLC0415
+
+    states = {option: "not chosen" if option in SUPPORTED_OPTIONS else "not done" for option in Option}
+    states |= dict.fromkeys(profile.options, "chosen")
+    with_a_column = [(option.column, option.code, option.meaning, state) for option, state in states.items()]
+    without = [("", code, meaning, "not done") for code, meaning in WITHOUT_A_COLUMN.items()]
+    return {
+        "edition": load_confidentiality_table().edition,
+        "digest": profile.digest(),
+        "codes": [{"code": code, "meaning": meaning} for code, meaning in profile.codes()],
+        "options": [
+            dict(zip(("name", "code", "meaning", "state"), option, strict=True))
+            for option in (*with_a_column, *without)
+        ],
+        "temporal_information": profile.temporal_information(),
+        "keeps_uids": profile.keeps_uids,
+    }
+
+
+def _head_of(facts: dict[str, Any], sop_class: str) -> Iterator[str]:
+    yield f"De-identification by DICOM PS3.15 annex E, edition {facts['edition']}: {sop_class} ({facts['sop_class']})"
+    for code in facts["codes"]:
+        yield f"  {code['code']}  {code['meaning']}"
+    for state in ("chosen", "not chosen", "not done"):
+        names = [option["name"] or option["meaning"] for option in facts["options"] if option["state"] == state]
+        yield f"{state.capitalize()}: {', '.join(names) or 'none'}"
+    yield f"Dates and times: {facts['temporal_information']}"
+    if facts["keeps_uids"] and facts["temporal_information"] != "UNMODIFIED":
+        yield "Take care: scanners write the date into UIDs, so those that are kept tell what is hidden elsewhere."
+
+
+def _line_of(row: PolicyRow) -> str:
+    line = f"{row.tag:<11}  {row.basic or '-':<6}  {row.action:<14}  {row.name}"
+    line += f" [{row.options}]" if row.options else ""
+    return f"{line} ({row.reason})" if row.reason else line
 
 
 def _existing_workspace(options: argparse.Namespace) -> Workspace:

@@ -33,7 +33,7 @@ class ExportChunk(ChunkTask):
         from tasks.deidentify.export import export_files, write_rows  # noqa: PLC0415
         from tasks.deidentify.identity import Identity, load_secret  # noqa: PLC0415
         from tasks.deidentify.plan import read_orders  # noqa: PLC0415
-        from tasks.deidentify.profile import DEFAULT_PROFILE  # noqa: PLC0415
+        from tasks.deidentify.profile import Profile  # noqa: PLC0415
 
         orders, people = read_orders(self.list_path)
         rows = export_files(
@@ -42,7 +42,7 @@ class ExportChunk(ChunkTask):
             sorted_tree=self.place.sorted_tree,
             export=self.place.export,
             quarantine=self.place.quarantine,
-            profile=DEFAULT_PROFILE,
+            profile=Profile.of(self.settings.deidentify.options),
             identity=Identity(load_secret(self.place.secret)),
             advance=lambda units: self.advance("De-identifying", units),
         )
@@ -66,14 +66,15 @@ class DeidentifyStudy(StageTask):
 
     def settings_digest(self) -> str:
         """Name the profile and the subjects' names."""
-        from tasks.deidentify.profile import DEFAULT_PROFILE  # noqa: PLC0415
+        from tasks.deidentify.profile import Profile  # noqa: PLC0415
 
+        profile = Profile.of(self.settings.deidentify.options)
         pseudonyms = self.settings.deidentify.pseudonyms
         try:
             listed = pseudonyms.read_bytes().hex() if pseudonyms is not None else ""
         except OSError:
             listed = "unreadable"
-        settings = {"profile": DEFAULT_PROFILE.digest(), "prefix": self.settings.deidentify.prefix, "listed": listed}
+        settings = {"profile": profile.digest(), "prefix": self.settings.deidentify.prefix, "listed": listed}
         return digest_of(settings)
 
     def is_still_there(self, receipt: Receipt) -> bool:

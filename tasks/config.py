@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -79,8 +80,52 @@ class ReviewSettings(_Section):
     """Whether series with missing files are shown with a flag, or wait until they are complete."""
 
 
+OptionName = Literal[
+    "retain_safe_private",
+    "retain_uids",
+    "retain_device_identity",
+    "retain_institution_identity",
+    "retain_patient_characteristics",
+    "retain_longitudinal_full_dates",
+    "retain_longitudinal_modified_dates",
+]
+"""The options of PS3.15 section E.3 that are done, by the names of their columns in table E.1-1."""
+
+_NOT_DONE = frozenset({"clean_descriptors", "clean_structured_content", "clean_graphics"})
+"""The other columns of that table."""
+
+
+def _require_options(value: Any) -> Any:
+    """Tell every fault of a list of options at once, which by the type alone would come one after the other."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("is no list of names of options")
+    known = get_args(OptionName)
+    faults = []
+    for name in dict.fromkeys(value):
+        if name in _NOT_DONE:
+            faults.append(f"names {name}, which this release does not do yet")
+        elif name not in known:
+            meant = difflib.get_close_matches(name, (*known, *_NOT_DONE), n=1)
+            hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(known)}"
+            faults.append(f"names {name!r}, which is no option ({hint})")
+        elif value.count(name) > 1:
+            faults.append(f"names {name} twice")
+    if {"retain_longitudinal_full_dates", "retain_longitudinal_modified_dates"} <= set(value):
+        faults.append("names both full and modified dates, of which a date can have only one: it stays or is moved")
+    if faults:
+        raise ValueError(", ".join(faults))
+    return tuple(value)
+
+
 class DeidentifySettings(_Section):
-    """`[deidentify]`: who becomes whom."""
+    """`[deidentify]`: what is kept of an image, and who becomes whom."""
+
+    options: Annotated[tuple[OptionName, ...], BeforeValidator(_require_options)] = (
+        "retain_patient_characteristics",
+        "retain_longitudinal_modified_dates",
+        "retain_safe_private",
+    )
+    """What is retained beyond the Basic Profile of PS3.15; none is the bare profile."""
 
     pseudonyms: _NamedPath | None = None
     """CSV with the columns patient_id and pseudonym; patients it does not name get the next free number."""

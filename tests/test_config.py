@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from tasks.config import StudySettings, read_study
-from tasks.errors import StudyFileError
+from tasks.config import DeidentifySettings, OptionName, StudySettings, read_study
+from tasks.deidentify.profile import DEFAULT_PROFILE, SUPPORTED_OPTIONS, Option, Profile
+from tasks.errors import StudyFileError, UsageError
 from tasks.sort.place import WAYS
 from tests import strategies
 from tests.conftest import REPOSITORY
@@ -45,6 +49,59 @@ def test_what_is_not_said_is_as_it_is_for_most(tmp_path: Path) -> None:
     assert settings.review.incomplete == "flag"
 
 
+OPTIONS = ("retain_patient_characteristics", "retain_longitudinal_modified_dates", "retain_safe_private")
+
+
+def test_options_are_those_of_the_profile(tmp_path: Path) -> None:
+    """The settings know neither pydicom nor the table, so they repeat the names."""
+    assert set(get_args(OptionName)) == {option.column for option in SUPPORTED_OPTIONS}
+    settings = _read(tmp_path, GOOD)
+    assert settings.deidentify.options == OPTIONS
+    assert Profile.of(settings.deidentify.options) == DEFAULT_PROFILE
+    settings = _read(tmp_path, GOOD + "[deidentify]\noptions = []\n")
+    assert Profile.of(settings.deidentify.options) == Profile(options=frozenset())
+
+
+@given(chosen=st.lists(st.sampled_from([option.column for option in Option]), unique=True))
+def test_the_settings_take_what_the_profile_takes(chosen: list[str]) -> None:
+    """Both refuse the same lists: the one with its place in the file, the other with a sentence."""
+    taken = {}
+    for name, make in (
+        ("settings", lambda: DeidentifySettings.model_validate_json(json.dumps({"options": chosen}))),
+        ("profile", lambda: Profile.of(chosen)),
+    ):
+        try:
+            made = make()
+        except (ValidationError, UsageError):
+            taken[name] = None
+        else:
+            taken[name] = {option.column for option in made.options} if name == "profile" else set(made.options)
+    assert taken["settings"] == taken["profile"]
+
+
+def test_all_faults_of_options_are_told_at_once(tmp_path: Path) -> None:
+    text = """
+[deidentify]
+prefix = "-"
+options = [
+  "retain_uid", "retain_longitudinal_full_dates", "clean_graphics", "retain_uids", "retain_uids", "speed",
+  "retain_longitudinal_modified_dates"
+]
+"""
+    with pytest.raises(StudyFileError) as caught:
+        _read(tmp_path, GOOD + text)
+    sentence = str(caught.value)
+    for fault in (
+        "deidentify.options names 'retain_uid', which is no option (did you mean retain_uids?)",
+        "names clean_graphics, which this release does not do yet",
+        "names retain_uids twice",
+        "names 'speed', which is no option (there are retain_safe_private, retain_uids, ",
+        "names both full and modified dates, of which a date can have only one: it stays or is moved",
+        "deidentify.prefix ",
+    ):
+        assert sentence.count(fault) == 1, fault
+
+
 def test_every_key_can_be_set(tmp_path: Path) -> None:
     text = """
 [index]
@@ -60,6 +117,8 @@ layout = "flat-series"
 file_name = "{instance_hash}"
 place = "symlink"
 visit_gap_hours = 12
+[deidentify]
+options = ["retain_uids", "retain_longitudinal_full_dates"]
 [review]
 incomplete = "wait"
 """
@@ -74,6 +133,7 @@ incomplete = "wait"
     }
     assert (settings.sort.layout, settings.sort.file_name) == ("flat-series", "{instance_hash}")
     assert (settings.sort.place, settings.sort.visit_gap_hours) == ("symlink", 12)
+    assert settings.deidentify.options == ("retain_uids", "retain_longitudinal_full_dates")
     assert settings.review.incomplete == "wait"
 
 
@@ -135,6 +195,15 @@ review_series = 2.5
         ('dump = 2020-01-01\nworkspace = "w"', "dump "),
         (GOOD + "[deidentify]\nprefix = 2020-01-01", "deidentify.prefix "),
         (GOOD + '[deidentify]\npseudonyms = ""', "deidentify.pseudonyms names no file or folder"),
+        (GOOD + '[deidentify]\noptions = "retain_uids"', "deidentify.options is no list of names of options"),
+        (GOOD + "[deidentify]\noptions = [3]", "deidentify.options is no list of names of options"),
+        (GOOD + "[deidentify]\noptions = [2020-01-01]", "deidentify.options is no list of names of options"),
+        (GOOD + "[deidentify]\noptions = true", "deidentify.options is no list of names of options"),
+        (GOOD + '[deidentify]\noptions = [""]', "deidentify.options names '', which is no option (there are "),
+        (
+            GOOD + '[deidentify]\noptions = ["clean_descriptor"]',
+            "deidentify.options names 'clean_descriptor', which is no",
+        ),
         (GOOD + "chunks = 3", "chunks "),
         (GOOD + "[chunks]\nindex_files = nan", "chunks.index_files "),
         (GOOD + "[chunks]\nindex_files = true", "chunks.index_files "),

@@ -94,6 +94,16 @@ _DESCRIBING_GROUPS = (0x0018, 0x0020, 0x0028)
 """Acquisition, relationship and image presentation (PS3.6)."""
 
 _RETAIN_PRIVATE = "113111"
+_RETAIN_UIDS = "113110"
+_FULL_DATES = "113106"
+_MODIFIED_DATES = "113107"
+_RETAINED = {
+    # Device: station, serial and gantry numbers, who performed; institution: name, address, department.
+    "113109": {0x00081010, 0x00181000, 0x00181002, 0x00181008, 0x00400241, 0x00400242},
+    "113112": {0x00080080, 0x00080081, 0x00081040},
+}
+"""What an option leaves in the export although it points at a machine or a hospital."""
+
 _PRIVATE_IDENTIFYING = frozenset(
     {
         ("SIEMENS CSA HEADER", 0x0029, 0x09),  # header version: the date of acquisition
@@ -129,7 +139,11 @@ _STAMPS = (0x00120062, 0x00120063, 0x00120064, 0x00280303)
 
 _METHODS = {
     "113100": "Basic Application Confidentiality Profile",
+    "113106": "Retain Longitudinal Temporal Information Full Dates Option",
+    "113109": "Retain Device Identity Option",
+    "113110": "Retain UIDs Option",
     "113111": "Retain Safe Private Option",
+    "113112": "Retain Institution Identity Option",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
     "113108": "Retain Patient Characteristics Option",
 }
@@ -201,6 +215,14 @@ class _Audit:
         self._after = after
         self._export = export
         self._expected = expected
+        codes = set(expected.codes)
+        self._keeps_uids = _RETAIN_UIDS in codes
+        self._told_of_dates = "REMOVED"
+        if _FULL_DATES in codes:
+            self._told_of_dates = "UNMODIFIED"
+        elif _MODIFIED_DATES in codes:
+            self._told_of_dates = "MODIFIED"
+        self._retained = frozenset[int]().union(*(tags for code, tags in _RETAINED.items() if code in codes))
         self._is_explicit = after.original_encoding[0] is False
         self._source_is_little_endian = before.original_encoding[1] is not False
         self._new = dict(_flatten(after))
@@ -238,7 +260,7 @@ class _Audit:
             yield "stamps"
         if not re.fullmatch(r"scanward [0-9]+(\.[0-9]+)*", str(after.get("DeidentificationMethod", ""))):
             yield "stamps"
-        if after.get("LongitudinalTemporalInformationModified") != "MODIFIED":
+        if after.get("LongitudinalTemporalInformationModified") != self._told_of_dates:
             yield "stamps"
         codes = [
             tuple((int(element.tag), element.value) for element in item)
@@ -276,7 +298,7 @@ class _Audit:
             elif tag in (0x00100010, 0x00100020) and element.texts == [self._expected.pseudonym]:
                 continue
             elif element.vr == "UI":
-                yield from _compare_uids(old, element, stands_for)
+                yield from _compare_uids(old, element, stands_for, kept=self._keeps_uids)
             elif element.vr in ("DA", "DT"):
                 yield from self._compare_dates(old, element)
             elif element.vr == "AS":
@@ -327,6 +349,10 @@ class _Audit:
         for was, now in zip(old.texts, new.texts, strict=False):
             if now in _WRITTEN_TEXTS:
                 continue
+            if self._told_of_dates != "MODIFIED":
+                if self._told_of_dates == "REMOVED" or now != was:
+                    yield "date"
+                continue
             try:
                 moved = _day(was) + shift
             except (ValueError, OverflowError):
@@ -346,6 +372,9 @@ class _Audit:
         for place, element in self._new.items():
             if place in ((0x00100010,), (0x00100020,)) or place[0] in _STAMPS or element.tag in _PIXELS:
                 continue
+            if element.tag in self._retained:
+                # A station's name may well hold another number that is known of it; both are meant to be read.
+                continue
             if element.vr == "UI":
                 if any(uid in uids for uid in element.texts):
                     yield "uid"
@@ -364,7 +393,7 @@ class _Audit:
         found_dates = {
             "".join(match.groups()) for text in (whole, whole_terms, whole_blobs) for match in _DATE.finditer(text)
         }
-        if (found_dates & dates) - moved:
+        if (found_dates & dates) - moved and self._told_of_dates != "UNMODIFIED":
             yield "date"
         values = {text.casefold() for text in texts}
         raw = self._bytes_without_pixels()
@@ -376,7 +405,7 @@ class _Audit:
             elif _stands_in(identifier, whole) or _stands_alone_in(identifier, whole_terms):
                 # Inside a defined term a name is chance: every PRIMARY image holds a MARY.
                 yield "identifier"
-            elif (identifier not in _VOCABULARY and _stands_apart_in(identifier, whole_blobs)) or (
+            elif _stands_apart_in(identifier, whole_blobs) or (
                 len(identifier) >= 6 and any(_stands_alone_in_bytes(form, raw) for form in _encoded(identifier))
             ):
                 yield "identifier"
@@ -400,8 +429,14 @@ class _Audit:
                 dates |= {"".join(match.groups()) for text in element.texts for match in _DATE.finditer(text)}
         uids |= {str(self._before.file_meta.get("MediaStorageSOPInstanceUID", ""))} if self._before.file_meta else set()
         pseudonym = self._expected.pseudonym.casefold()
-        identifiers = {text.strip() for text in identifiers} - {"", pseudonym} - set(_COMMON)
-        return identifiers, uids - {""}, dates - {"19000101"}
+        retained = {
+            text.casefold()
+            for place, element in self._old.items()
+            if place[-1] in self._retained and element.vr not in ("SQ", "UI")
+            for text in element.texts
+        }
+        identifiers = {text.strip() for text in identifiers} - {"", pseudonym} - _COMMON - retained
+        return identifiers, set() if self._keeps_uids else uids - {""}, dates - {"19000101"}
 
     def _bytes_without_pixels(self) -> bytes:
         for tag in _PIXELS:
@@ -428,13 +463,11 @@ class _Audit:
 
 _COMMON = frozenset(
     {"anonymous", "anonymized", "none", "unknown", "n/a", "other", "yes", "brain", "head"}
+    | {"dti", "dwi", "fmri", "phantom", "resting", "slice", "timing"}
     | {"canon", "ge", "ge medical systems", "hitachi", "philips", "siemens", "toshiba", "uih"}
 )
-"""Values that stand where an identifier should and mean none, are the field's own words, or name the maker."""
-
-
-_VOCABULARY = frozenset({"dti", "dwi", "fmri", "phantom", "resting", "slice", "timing"})
-"""Words that stand in every protocol and are the names of phantoms and scanners, not of people."""
+"""Values that stand where an identifier should and mean none, are the field's own words and phantoms' names, or name
+the maker."""
 
 
 def name_parts(name: str) -> set[str]:
@@ -547,11 +580,11 @@ def _unpacked(value: bytes) -> list[str]:
         return []
 
 
-def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str]) -> Iterator[str]:
+def _compare_uids(old: _Piece, new: _Piece, stands_for: dict[str, str], *, kept: bool) -> Iterator[str]:
     if len(new.texts) > len(old.texts):
         yield "uid"
     for was, now in zip(old.texts, new.texts, strict=False):
-        if was in UID_dictionary or not was:
+        if kept or was in UID_dictionary or not was:
             if now != was:
                 yield "uid"
         elif now and (now == was or stands_for.setdefault(was, now) != now):

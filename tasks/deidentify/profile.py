@@ -12,9 +12,10 @@ import enum
 import functools
 import hashlib
 import importlib.resources
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -96,12 +97,39 @@ class Option(enum.Enum):
 
 SUPPORTED_OPTIONS = frozenset(
     {
-        Option.RETAIN_PATIENT_CHARACTERISTICS,
-        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
         Option.RETAIN_SAFE_PRIVATE,
+        Option.RETAIN_UIDS,
+        Option.RETAIN_DEVICE_IDENTITY,
+        Option.RETAIN_INSTITUTION_IDENTITY,
+        Option.RETAIN_PATIENT_CHARACTERISTICS,
+        Option.RETAIN_LONGITUDINAL_FULL_DATES,
+        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
     }
 )
 """The options that are done, not only promised."""
+
+DEFAULT_OPTIONS = frozenset(
+    {
+        Option.RETAIN_SAFE_PRIVATE,
+        Option.RETAIN_PATIENT_CHARACTERISTICS,
+        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
+    }
+)
+"""What is chosen where nobody says otherwise: what a longitudinal imaging trial needs."""
+
+WITHOUT_A_COLUMN: Mapping[str, str] = MappingProxyType(
+    {"113101": "Clean Pixel Data Option", "113102": "Clean Recognizable Visual Features Option"}
+)
+"""The options of PS3.15 section E.3 that no attribute rule can do, code value to meaning; neither is done yet."""
+
+_RETAINING = (
+    Option.RETAIN_UIDS,
+    Option.RETAIN_DEVICE_IDENTITY,
+    Option.RETAIN_INSTITUTION_IDENTITY,
+    Option.RETAIN_PATIENT_CHARACTERISTICS,
+    Option.RETAIN_LONGITUDINAL_FULL_DATES,
+)
+"""The options whose K keeps an attribute as it stands."""
 
 STAMPED_TAGS = frozenset({0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303})
 """What the rewriter writes at the top level of every file: Patient Identity Removed, De-identification Method and its
@@ -291,11 +319,10 @@ class Rules:
         """Return the rules inside the items of a sequence whose action is CLEAN_SEQUENCE (or KEEP)."""
         found = self._nested.get(sequence)
         if found is None:
-            kind = self._types.types_at(self._node).get(sequence)
             found = _rules(
                 self._options,
                 self._types.inside(self._node, sequence),
-                _surroundings_inside(sequence, kind, self._surroundings, self._options),
+                _surroundings_inside(sequence, self._surroundings, self._options),
                 top=False,
             )
             self._nested[sequence] = found
@@ -325,7 +352,7 @@ class Profile:
     Raises
     ------
     UsageError
-        If an option is asked for that is not done yet.
+        If an option is asked for that is not done yet, or dates shall both stay and move.
     """
 
     options: frozenset[Option]
@@ -333,11 +360,53 @@ class Profile:
     def __post_init__(self) -> None:
         missing = sorted(option.meaning for option in self.options - SUPPORTED_OPTIONS)
         if missing:
-            offered = " and ".join(sorted(option.meaning for option in SUPPORTED_OPTIONS))
+            offered = ", ".join(option.column for option in Option if option in SUPPORTED_OPTIONS)
             raise UsageError(
                 problem=f"This release cannot de-identify with: {', '.join(missing)}.",
-                remedy=f"Leave it out; {offered} can be chosen.",
+                remedy=f"Leave it out; these can be chosen: {offered}.",
             )
+        full, modified = Option.RETAIN_LONGITUDINAL_FULL_DATES, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES
+        if {full, modified} <= self.options:
+            raise UsageError(
+                problem=f"{full.column} and {modified.column} exclude each other: dates either stay or are moved.",
+                remedy="Leave one of them out.",
+            )
+
+    @staticmethod
+    def of(names: Iterable[str]) -> Profile:
+        """Make the profile with the options of these names, such as `retain_uids`.
+
+        Raises
+        ------
+        UsageError
+            If there is no option of a name, or the options cannot be had.
+        """
+        by_name = {option.column: option for option in Option}
+        wanted = frozenset(names)
+        if unknown := sorted(wanted - by_name.keys()):
+            raise UsageError(
+                problem=f"There is no option of the name {', '.join(unknown)}.",
+                remedy=f"The names are: {', '.join(by_name)}.",
+            )
+        return Profile(options=frozenset(by_name[name] for name in wanted))
+
+    @property
+    def keeps_uids(self) -> bool:
+        """Whether study, series, SOP instance and all other UIDs stay as they are, so that no new one is ever made."""
+        return Option.RETAIN_UIDS in self.options
+
+    def temporal_information(self) -> str:
+        """Return what Longitudinal Temporal Information Modified (0028,0303) has to say.
+
+        Returns
+        -------
+        str
+            UNMODIFIED if dates and times stay, MODIFIED if dates are moved, REMOVED if neither option is chosen (PS3.15
+            section E.3.6, PS3.3 section C.12.1).
+        """
+        if Option.RETAIN_LONGITUDINAL_FULL_DATES in self.options:
+            return "UNMODIFIED"
+        return "MODIFIED" if Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in self.options else "REMOVED"
 
     def actions(self, sop_class_uid: str) -> Rules:
         """Return the rules for the top level of a SOP class; made once, then shared.
@@ -357,9 +426,15 @@ class Profile:
     def describe(self, sop_class_uid: str = MR_IMAGE_STORAGE) -> list[PolicyRow]:
         """Return the effective policy at the top level of a SOP class, in the order of tags.
 
-        First every row of table E.1-1, then the attributes that are decided one by one, then what befalls all others.
+        First every row of table E.1-1, then the private elements that are kept or cleaned, then the attributes that are
+        decided one by one, then what befalls all others.
         """
-        return [*self._rows_of_the_table(sop_class_uid), *_rows_of_decisions(), *_rows_by_vr(self.options)]
+        return [
+            *self._rows_of_the_table(sop_class_uid),
+            *(_rows_of_private() if keeps_private(self.options) else ()),
+            *_rows_of_decisions(self.actions(sop_class_uid)),
+            *_rows_by_vr(self.options),
+        ]
 
     def digest(self) -> str:
         """Return SHA-256 over all that decides: options, both tables with their edition, and every action they lead to.
@@ -372,16 +447,22 @@ class Profile:
         rules = self.actions(sop_class_uid)
         columns = sorted(option.column for option in self.options)
         for rule in load_confidentiality_table().rules:
-            repeats = "x" in rule.pattern or rule.pattern == PRIVATE
-            tag = None if repeats else int(rule.pattern, 16)
-            action = Action.REMOVE if tag is None else rules.by_tag[tag]
+            shown = f"({rule.pattern[:4]},{rule.pattern[4:]})"
+            action, reason = Action.REMOVE, ""
+            if rule.pattern == PRIVATE:
+                shown = "private"
+                if keeps_private(self.options):
+                    reason = "All but those listed by themselves."
+            elif "x" not in rule.pattern:
+                tag = int(rule.pattern, 16)
+                action, reason = rules.by_tag[tag], _reason(rule, tag, self.options)
             yield PolicyRow(
-                tag="private" if rule.pattern == PRIVATE else f"({rule.pattern[:4]},{rule.pattern[4:]})",
+                tag=shown,
                 name=rule.name,
                 basic=rule.basic,
                 options=", ".join(f"{column}: {rule.under(column)}" for column in columns if rule.under(column)),
                 action=action.name.lower(),
-                reason="" if tag is None else load_decisions().not_the_patients_dates.get(tag, ""),
+                reason=reason,
             )
 
 
@@ -394,47 +475,70 @@ def keeps_private(options: frozenset[Option]) -> bool:
     return Option.RETAIN_SAFE_PRIVATE in options
 
 
-DEFAULT_PROFILE = Profile(options=SUPPORTED_OPTIONS)
-"""Basic, with dates shifted, patient characteristics and safe private elements retained: what a longitudinal imaging
-trial needs."""
+DEFAULT_PROFILE = Profile(options=DEFAULT_OPTIONS)
+"""Basic, with dates shifted, patient characteristics and safe private elements retained."""
 
 
 def _listed_action(rule: ConfidentialityRule, tag: int, kind: str | None, options: frozenset[Option]) -> Action:
     if tag in PSEUDONYM_TAGS:
         return Action.PSEUDONYM
     vr = _vr_of(tag)
-    if (
-        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
-        and rule.under(Option.RETAIN_LONGITUDINAL_MODIFIED_DATES.column) is not None
-        and _is_the_patients_date(rule, tag)
-    ):
+    if _asks_to_move(rule, options):
         # PS3.15 E.3.6 asks for modification and leaves the manner open: whole days are moved and the time of day stays,
         # because slice timing, decay correction and the order of series live in it. A code C on any other VR (Timezone
-        # Offset From UTC, time stamps in binary) is not cleaned by moving days, so the Basic Profile holds.
-        if vr in ("DA", "DT"):
-            return Action.DATE
-        if vr == "TM":
-            return Action.KEEP
-    if (
-        Option.RETAIN_PATIENT_CHARACTERISTICS in options
-        and rule.under(Option.RETAIN_PATIENT_CHARACTERISTICS.column) == "K"
-        and vr != "UR"
-    ):
-        # PS3.15 E.3.5. A code C in this column (allergies, patient state, special needs, pre-medication, a comment)
-        # stands on free text, which is not kept before something cleans it: the Basic Profile holds, and removes it. A
-        # link (UR) leads to a place, so it goes too.
+        # Offset From UTC, time stamps in binary) is not cleaned by moving days, so the Basic Profile holds; and so it
+        # does for a date of the scanner, even against Retain Device Identity.
+        if vr in ("DA", "DT", "TM") and _is_the_patients_date(rule, tag):
+            return Action.KEEP if vr == "TM" else Action.DATE
+    elif _is_retained(rule, vr, options):
         if vr == "AS":
             return Action.AGE
         return Action.CLEAN_SEQUENCE if vr == "SQ" else Action.KEEP
     return _basic_action(rule.basic, kind, vr)
 
 
+def _asks_to_move(rule: ConfidentialityRule, options: frozenset[Option]) -> bool:
+    modified = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES
+    return modified in options and rule.under(modified.column) is not None
+
+
+def _is_retained(rule: ConfidentialityRule, vr: str, options: frozenset[Option]) -> bool:
+    """Tell whether a chosen option has the code K in a row (PS3.15 sections E.3.6 to E.3.9 and E.3.11).
+
+    A code C (allergies, patient state, a comment; AE titles, which often name a machine or a hospital) stands on text,
+    which is not kept before something cleans it: the Basic Profile holds. A link (UR) leads to a place, so it goes too.
+    """
+    return vr != "UR" and any(option in options and rule.under(option.column) == "K" for option in _RETAINING)
+
+
 def _is_the_patients_date(rule: ConfidentialityRule, tag: int) -> bool:
     # A date of the scanner (calibration, manufacture) is common to all its patients: shifted for each by another number
-    # of days it would tell how their shifts differ.
+    # of days it would tell how their shifts differ. Kept, it would tell the shift itself, for a calibration is often of
+    # the same day. So it stays only where nothing is shifted.
     return (
         rule.under(Option.RETAIN_DEVICE_IDENTITY.column) is None and tag not in load_decisions().not_the_patients_dates
     )
+
+
+def _reason(rule: ConfidentialityRule, tag: int, options: frozenset[Option]) -> str:
+    """Say in a sentence why a row's action is not what the codes alone would make of it; empty where it is."""
+    vr = _vr_of(tag)
+    if tag in STAMPED_TAGS:
+        return "Written anew, to say what was done."
+    if tag in PSEUDONYM_TAGS:
+        return "The pseudonym keeps a subject's images together."
+    if _asks_to_move(rule, options):
+        if tag in load_decisions().not_the_patients_dates:
+            return load_decisions().not_the_patients_dates[tag]
+        if not _is_the_patients_date(rule, tag):
+            return "A date of the scanner is common to its patients: kept or shifted, it would tell of their shifts."
+        return "" if vr in ("DA", "DT", "TM") else "Moving days does not clean it: the Basic Profile holds."
+    if _is_retained(rule, vr, options):
+        return "From 90 years on, 090Y." if vr == "AS" else ""
+    codes = {rule.under(option.column) for option in _RETAINING if option in options}
+    if "K" in codes:
+        return "A link leads to a place."
+    return "Keeping it would ask for cleaning, which is not done: the Basic Profile holds." if "C" in codes else ""
 
 
 def _basic_action(code: str, kind: str | None, vr: str) -> Action:
@@ -490,18 +594,20 @@ def _action_for_vr(
     tag: int, vr: str, kind: str | None, surroundings: Surroundings, options: frozenset[Option]
 ) -> Action:
     decisions = load_decisions()
-    modified_dates = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
     if vr == "SQ":
         foreign_code = _is_foreign_code_sequence(tag)
         return _by_type(kind, vr) if foreign_code and surroundings is not Surroundings.DUMMY else Action.CLEAN_SEQUENCE
     if vr == "UI":
-        return Action.UID
+        return Action.KEEP if Option.RETAIN_UIDS in options else Action.UID
     if vr == "UR":
         return Action.REMOVE
     if surroundings is Surroundings.DUMMY:
         return _by_type(kind, vr)
-    if vr in ("DA", "DT", "TM") and modified_dates and tag not in decisions.not_the_patients_dates:
-        return Action.KEEP if vr == "TM" else Action.DATE
+    if vr in ("DA", "DT", "TM"):
+        if Option.RETAIN_LONGITUDINAL_FULL_DATES in options:
+            return Action.KEEP
+        if Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options and tag not in decisions.not_the_patients_dates:
+            return Action.KEEP if vr == "TM" else Action.DATE
     if vr == "AS" and Option.RETAIN_PATIENT_CHARACTERISTICS in options:
         return Action.AGE
     if tag >> 16 == 0x0010 and Option.RETAIN_PATIENT_CHARACTERISTICS not in options:
@@ -525,7 +631,9 @@ def _is_foreign_code_sequence(tag: int) -> bool:
 
 
 def _surroundings_inside(
-    tag: int, kind: str | None, surroundings: Surroundings, options: frozenset[Option]
+    tag: int,
+    surroundings: Surroundings,
+    options: frozenset[Option],
 ) -> Surroundings:
     if surroundings is Surroundings.DUMMY:
         return Surroundings.DUMMY
@@ -533,10 +641,11 @@ def _surroundings_inside(
     if rule is None:
         if _is_foreign_code_sequence(tag):
             return Surroundings.DUMMY
-    elif _listed_action(rule, tag, kind, options) is _listed_action(rule, tag, kind, frozenset()):
+    elif not _is_retained(rule, "SQ", options):
         # Only the Basic Profile keeps it, and only because the IOD requires it; U* means that its UIDs are replaced.
         return Surroundings.PLAIN if rule.basic.endswith("U*") else Surroundings.DUMMY
-    else:
+    elif rule.name.endswith("Code Sequence"):
+        # An option that keeps an institution's or a population's codes keeps what they say.
         return Surroundings.CODE
     return Surroundings.CODE if tag in load_decisions().code_sequences else Surroundings.PLAIN
 
@@ -549,21 +658,41 @@ def _vr_of(tag: int) -> str:
     return str(entry[0]).rpartition(" or ")[2]
 
 
-def _rows_of_decisions() -> Iterator[PolicyRow]:
+def _rows_of_private() -> Iterator[PolicyRow]:
+    for rule in load_private_table().rules:
+        yield PolicyRow(
+            tag=f"({rule.group:04X},xx{rule.low:02X})",
+            name=f"{rule.creator}: {rule.name}",
+            basic="",
+            options=f"{Option.RETAIN_SAFE_PRIVATE.column}: C",
+            action=rule.action.value,
+            reason=rule.evidence,
+        )
+
+
+def _rows_of_decisions(rules: Rules) -> Iterator[PolicyRow]:
     decisions = load_decisions()
-    sections: list[tuple[Mapping[int, str], str]] = [
-        (decisions.text, "keep"),
-        (decisions.code_sequences, "clean_sequence"),
-        (decisions.code_text, "keep (in the code sequences above)"),
-        (decisions.bulk, "keep"),
-        (decisions.never_kept, "remove"),
-    ]
-    for section, action in sections:
+    listed = load_confidentiality_table().by_tag
+    sections = (
+        decisions.text,
+        decisions.code_sequences,
+        decisions.code_text,
+        decisions.bulk,
+        decisions.never_kept,
+        decisions.not_the_patients_dates,
+    )
+    for section in sections:
         for tag, reason in section.items():
+            if tag in listed:
+                continue
             digits = f"{tag:08X}"
+            vr, _, name, *_ = DicomDictionary[tag]
+            action = rules.action(tag, vr).name.lower()
+            if section is decisions.code_text:
+                action = "keep (in the code sequences above)"
             yield PolicyRow(
                 tag=f"({digits[:4]},{digits[4:]})",
-                name=DicomDictionary[tag][2],
+                name=name,
                 basic="",
                 options="",
                 action=action,
@@ -573,14 +702,16 @@ def _rows_of_decisions() -> Iterator[PolicyRow]:
 
 def _rows_by_vr(options: frozenset[Option]) -> Iterator[PolicyRow]:
     by_type = "dummy, empty or remove by type"
-    dated = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
+    full = Option.RETAIN_LONGITUDINAL_FULL_DATES in options
+    moved = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in options
     aged = Option.RETAIN_PATIENT_CHARACTERISTICS in options
+    uids = ("keep", "") if Option.RETAIN_UIDS in options else ("uid", "The standard's own are left by the rewriter.")
     rows = [
         (" ".join(sorted(_TEXT_VRS | {"PN"})), "all other text and names", by_type, "Nobody has examined it."),
-        ("DA DT", "all other dates", "date" if dated else by_type, ""),
-        ("TM", "all other times", "keep" if dated else by_type, ""),
+        ("DA DT", "all other dates", "keep" if full else "date" if moved else by_type, ""),
+        ("TM", "all other times", "keep" if full or moved else by_type, ""),
         ("AS", "all other ages", "age" if aged else by_type, ""),
-        ("UI", "all other UIDs", "uid", "The standard's own are left by the rewriter."),
+        ("UI", "all other UIDs", *uids),
         ("UR", "all other links", "remove", "A link leads to a place."),
         ("SQ", "all other code sequences", by_type, "The codes may be an institution's own."),
         ("SQ", "all other sequences", "clean_sequence", ""),
@@ -606,11 +737,12 @@ def _digest(options: frozenset[Option]) -> str:
         hasher.update(part.encode("ascii") + b"\n")
     for kind in (None, "1", "2"):
         for tag, rule in sorted(table.by_tag.items()):
-            hasher.update(bytes([_listed_action(rule, tag, kind, options)]))
+            inside = _surroundings_inside(tag, Surroundings.PLAIN, options)
+            hasher.update(bytes([_listed_action(rule, tag, kind, options), inside]))
         for tag in sorted(DicomDictionary.keys() - table.by_tag.keys()):
             vr = _vr_of(tag)
             decided = [_unlisted_action(tag, vr, kind, around, options) for around in Surroundings]
-            inside = _surroundings_inside(tag, kind, Surroundings.PLAIN, options)
+            inside = _surroundings_inside(tag, Surroundings.PLAIN, options)
             hasher.update(tag.to_bytes(4) + bytes([*decided, inside]))
     return hasher.hexdigest()
 
@@ -626,6 +758,7 @@ REFUSAL_REASONS: Mapping[str, str] = MappingProxyType(
         "ultrasound": "Ultrasound images show the patient's name in their frame as a rule.",
         "photograph": "A photograph or video may show the patient.",
         "waveform": "A waveform is not an image, and there is no rule for it yet.",
+        "character-set": "Its Specific Character Set is no term of the standard, so it could be any text.",
         "screen-save": "The image type says that this is a saved screen, report or dose page.",
         "burned-in-annotation": "The image says that identifying text is burned into its pixels.",
         "overlay-in-pixel-data": "An overlay is hidden in unused bits of the pixel data, which are copied as they are.",
@@ -633,7 +766,7 @@ REFUSAL_REASONS: Mapping[str, str] = MappingProxyType(
         "no-rule": "There is no rule for this kind of object.",
     }
 )
-"""Why an object is not exported: a sentence for each reason code of `sop_class_verdict`."""
+"""Why an object is not exported: a sentence for each reason code of `sop_class_verdict` and `character_set_verdict`."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 
@@ -730,3 +863,62 @@ def _refused_family(uid: str) -> str:
         if uid == root or uid.startswith(root + "."):
             return reason
     return "no-rule"
+
+
+_REGISTERED = ("13", "100", "101", "109", "110", "126", "127", "138", "144", "148", "166", "203")
+"""Registration numbers (ISO-IR) of the single-byte repertoires: PS3.3 tables C.12-2 and C.12-3."""
+
+_EXTENSIONS = ("6", *_REGISTERED, "58", "87", "149", "159")
+"""Those that may be switched to by escape sequences: PS3.3 tables C.12-3 and C.12-4."""
+
+CHARACTER_SETS = frozenset(
+    {
+        *(f"ISO_IR {number}" for number in _REGISTERED),
+        *(f"ISO 2022 IR {number}" for number in _EXTENSIONS),
+        "ISO_IR 192",
+        "GB18030",
+        "GBK",
+    }
+)
+"""The defined terms of Specific Character Set (0008,0005): PS3.3 section C.12.1.1.2, tables C.12-2 to C.12-5."""
+
+MISSPELT_CHARACTER_SETS: Mapping[str, str] = MappingProxyType(
+    {
+        "ISO_IR 6": "ISO 2022 IR 6",
+        "ISO 2022 GBK": "GBK",
+        **{
+            f"ISO{mark}IR {number}": f"ISO_IR {number}"
+            for mark in (" ", "-")
+            for number in (*(number for number in _REGISTERED if number != "203"), "192")
+        },
+        **{
+            f"ISO{first}2022{second}IR{third}{number}": f"ISO 2022 IR {number}"
+            for first, second, third in itertools.product(" -_", repeat=3)
+            for number in _EXTENSIONS
+            if (first, second, third) != (" ", " ", " ") and number != "203"
+        },
+    }
+)
+"""Spellings that writers use for a defined term and pydicom reads as that term: blank, hyphen and underscore in each
+other's place, and one of a draft. The default repertoire has a defined term only for use with escape sequences."""
+
+
+def character_set_verdict(values: Sequence[str]) -> str | None:
+    """Decide whether Specific Character Set (0008,0005) says what the standard lets it say.
+
+    It is copied as it stands, for it says how to read whatever text is kept; so it must not be free text itself. To be
+    asked of the data set and of every item that states one (PS3.5 section 7.5.3).
+
+    Parameters
+    ----------
+    values
+        Its values; padding does no harm, and a value may be empty, as the first often is.
+
+    Returns
+    -------
+    str or None
+        None if each is a defined term, a known misspelling of one, or empty; else a code of `REFUSAL_REASONS`.
+    """
+    stripped = (value.strip(_PADDING) for value in values)
+    known = all(not value or value in CHARACTER_SETS or value in MISSPELT_CHARACTER_SETS for value in stripped)
+    return None if known else "character-set"

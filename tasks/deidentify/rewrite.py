@@ -19,7 +19,15 @@ from tasks import __version__
 from tasks.deidentify.ge import clean_protocol_block, clean_raw_data_header
 from tasks.deidentify.identity import Identity, Subject, cap_age, shift_date, shift_date_time
 from tasks.deidentify.private import PrivateAction, PrivateTable, load_private_table
-from tasks.deidentify.profile import STAMPED_TAGS, Action, Profile, Rules, keeps_private, sop_class_verdict
+from tasks.deidentify.profile import (
+    STAMPED_TAGS,
+    Action,
+    Profile,
+    Rules,
+    character_set_verdict,
+    keeps_private,
+    sop_class_verdict,
+)
 from tasks.deidentify.siemens import clean_csa, clean_protocol
 from tasks.dicom.elements import (
     ITEM,
@@ -54,6 +62,9 @@ _MARKERS = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d{1,3}){0,3}")
 
+_UID = re.compile(r"[0-9.]{1,64}")
+
+_CHARACTER_SET = 0x00080005
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
 _STUDY_INSTANCE = 0x0020000D
@@ -70,6 +81,9 @@ _REPERTOIRES = {
     "DS": b"0123456789+-Ee. \\\0",
     "IS": b"0123456789+- \\\0",
     "TM": b"0123456789.: \\\0",
+    "DA": b"0123456789. \\\0",
+    "DT": b"0123456789.+- \\\0",
+    "UI": b"0123456789. \\\0",
 }
 """The bytes that a value may hold where its VR leaves no room for words (PS3.5 table 6.2-1). Wider than the standard
 where scanners are: lower case in CS, colons in TM (as in ACR-NEMA), NUL as padding."""
@@ -154,9 +168,11 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
     if len(elements) > MOST_ELEMENTS:
         raise RefusalError("malformed")
     private = load_private_table() if keeps_private(profile.options) else None
-    job = _Job(data, elements, identity, subject, private)
+    job = _Job(
+        data, elements, identity, subject, private, keeps_uids=profile.keeps_uids, dates=profile.temporal_information()
+    )
     top = job.top_level_texts()
-    verdict = sop_class_verdict(
+    verdict = job.character_set_verdict() or sop_class_verdict(
         top.get(_SOP_CLASS, ""),
         top.get(_IMAGE_TYPE, "").split("\\"),
         top.get(_MODALITY, ""),
@@ -166,10 +182,11 @@ def rewrite(source: bytes, *, profile: Profile, identity: Identity, subject: Sub
     )
     if verdict is not None:
         raise RefusalError(verdict)
-    if not (top.get(_SOP_INSTANCE) and top.get(_STUDY_INSTANCE) and top.get(_SERIES_INSTANCE)):
+    uids = [top.get(tag, "") for tag in (_SOP_INSTANCE, _STUDY_INSTANCE, _SERIES_INSTANCE)]
+    if not all(uids) or (profile.keeps_uids and not all(map(_UID.fullmatch, uids))):
         raise RefusalError("uid-missing")
     body = job.data_set(profile.actions(top[_SOP_CLASS]), _stamps(profile, explicit=start.explicit))
-    new_uid = identity.new_uid(top[_SOP_INSTANCE])
+    new_uid = top[_SOP_INSTANCE] if profile.keeps_uids else identity.new_uid(top[_SOP_INSTANCE])
     head = _file_meta(top[_SOP_CLASS], new_uid, start.transfer_syntax)
     return Rewritten(content=b"".join([head, *body]), sop_instance_uid=new_uid, by_pydicom=by_pydicom)
 
@@ -184,8 +201,13 @@ class _Job:
         identity: Identity,
         subject: Subject,
         private: PrivateTable | None,
+        *,
+        keeps_uids: bool,
+        dates: str,
     ) -> None:
+        self._dates = dates
         self._private = private
+        self._keeps_uids = keeps_uids
         self._data = data
         self._elements = elements
         self._identity = identity
@@ -198,6 +220,15 @@ class _Job:
             for element in self._elements
             if element.depth == 0 and element.tag in _JUDGED_BY and element.vr != "SQ"
         }
+
+    def character_set_verdict(self) -> str | None:
+        """Tell whether a character set is none of the standard's, in the data set or in any item: it is copied."""
+        for element in self._elements:
+            if element.tag == _CHARACTER_SET and element.vr != "SQ":
+                values = decode_ascii(self._data[element.value : element.end]).split("\\")
+                if (verdict := character_set_verdict(values)) is not None:
+                    return verdict
+        return None
 
     def has_overlay_in_pixels(self) -> bool:
         """Tell whether unused bits of the pixel data carry an overlay (PS3.5 section 8.1.2, retired)."""
@@ -328,6 +359,11 @@ class _Job:
             return Action.REMOVE, None
         if rule.action == PrivateAction.KEEP:
             return (Action.KEEP if rule.admits(value, element.vr or "UN") else Action.REMOVE), None
+        if rule.action == PrivateAction.UID and self._keeps_uids:
+            return (Action.REMOVE if value.translate(None, _REPERTOIRES["UI"]) else Action.KEEP), None
+        if rule.action == PrivateAction.DATE and self._dates != "MODIFIED":
+            kept = self._dates == "UNMODIFIED" and not value.translate(None, _REPERTOIRES["DT"])
+            return (Action.KEEP if kept else Action.REMOVE), None
         cleaner = _CLEANERS.get(rule.action)
         if cleaner is None:
             return _LIKE_STANDARD_ONES[rule.action], None
@@ -479,7 +515,7 @@ def _stamps(profile: Profile, *, explicit: bool) -> list[tuple[int, bytes]]:
         (0x00120062, _element(0x00120062, b"CS", b"YES", explicit=explicit)),
         (0x00120063, _element(0x00120063, b"LO", method.encode("ascii"), explicit=explicit)),
         (0x00120064, _element(0x00120064, b"SQ", items, explicit=explicit)),
-        (0x00280303, _element(0x00280303, b"CS", b"MODIFIED", explicit=explicit)),
+        (0x00280303, _element(0x00280303, b"CS", profile.temporal_information().encode("ascii"), explicit=explicit)),
     ]
 
 

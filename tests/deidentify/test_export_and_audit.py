@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import io
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,15 @@ from tasks.deidentify.audit import FINDINGS, Expectation, audit_file
 from tasks.deidentify.export import AUDIT_PREFIX, VANISHED, export_files
 from tasks.deidentify.ledger import ExportRow
 from tasks.deidentify.plan import ExportOrder, Person, SortedFile, patients_of, plan_export, write_orders
-from tasks.deidentify.profile import DEFAULT_PROFILE, REFUSAL_REASONS, Action, Profile, Rules
+from tasks.deidentify.profile import (
+    DEFAULT_PROFILE,
+    REFUSAL_REASONS,
+    SUPPORTED_OPTIONS,
+    Action,
+    Option,
+    Profile,
+    Rules,
+)
 from tasks.deidentify.report import QUARANTINE_REASONS, explain
 from tasks.deidentify.rewrite import REFUSALS, Rewritten, rewrite
 from tasks.errors import DiskFullError
@@ -320,6 +330,53 @@ def test_a_number_of_the_wrong_length_does_not_hold_its_file_back(place: Place, 
     assert row.reason == ""
 
 
+# ---- options
+
+
+DATES = (None, Option.RETAIN_LONGITUDINAL_FULL_DATES, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES)
+OTHER_OPTIONS = sorted(SUPPORTED_OPTIONS - set(DATES), key=lambda option: option.column)
+CHOICES = [frozenset(filter(None, (dates, *more))) for dates in DATES for more in ((), OTHER_OPTIONS)]
+CHOICES += [frozenset({option}) for option in OTHER_OPTIONS]
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=lambda chosen: "+".join(sorted(one.code for one in chosen)) or "none")
+def test_every_option_that_is_offered_passes_the_audit(options: frozenset[Option], scanner_data: Path) -> None:
+    """Real files of each maker: what an option leaves is no finding, and what it does not leave is not there."""
+    profile = Profile(options=options)
+    codes = tuple(code for code, _ in profile.codes())
+    seen = 0
+    for source in one_file_of_each_series(scanner_data):
+        content = source.read_bytes()
+        result = rewrite(content, profile=profile, identity=IDENTITY, subject=SUBJECT)
+        expected = dataclasses.replace(EXPECTED, identifiers=frozenset(), uids=frozenset(), codes=codes)
+        assert audit_file(content, result.content, expected) == [], source.parent.name
+        before, after = (pydicom.dcmread(io.BytesIO(one)) for one in (content, result.content))
+        kept_uids = Option.RETAIN_UIDS in options
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            assert (after[name].value == before[name].value) == kept_uids
+        assert ("StationName" in after) <= (Option.RETAIN_DEVICE_IDENTITY in options)
+        assert (after.get("InstitutionName", "") == before.get("InstitutionName", "?")) <= (
+            Option.RETAIN_INSTITUTION_IDENTITY in options
+        )
+        if str(before.get("StudyDate", "")).isdigit():
+            full = Option.RETAIN_LONGITUDINAL_FULL_DATES in options
+            assert (after.get("StudyDate", "") == before.StudyDate) == full
+        assert any(element.tag.is_private for element in after) <= (Option.RETAIN_SAFE_PRIVATE in options)
+        seen += 1
+    assert seen >= 8
+
+
+def one_file_of_each_series(scanner_data: Path) -> Iterator[Path]:
+    """Yield a file of some series of each maker."""
+    for series in (
+        *("dcm_qa_enh/In/Philips", "dcm_qa_enh/In/Siemens/XA10", "dcm_qa_nih/In/20180918Si/mr_0003"),
+        *("dcm_qa_nih/In/20180918GE/mr_0004", "dcm_qa_stc/In/GE/TriggerTime/4_epi_ascending"),
+        *("dcm_qa_stc/In/Siemens/B15/2_ep2d_DTI_20_dir_AP", "dcm_qa_stc/In/UIH/R002/12_dti_tra_dir16_PA_rot"),
+        *("dcm_qa_philips/In/Magdeburg_2014/fmri", "dcm_qa_stc/In/Siemens/E11/7_Rest_fMRI_AP"),
+    ):
+        yield next(path for path in sorted((scanner_data / series).iterdir()) if path.read_bytes()[128:132] == b"DICM")
+
+
 # ---- sabotage of the rules
 
 
@@ -327,6 +384,8 @@ class WrongProfile:
     """The default profile, with some attributes of the top level decided otherwise."""
 
     options = DEFAULT_PROFILE.options
+    keeps_uids = DEFAULT_PROFILE.keeps_uids
+    temporal_information = staticmethod(DEFAULT_PROFILE.temporal_information)
 
     def __init__(self, decided: dict[int, Action]) -> None:
         self._decided = decided

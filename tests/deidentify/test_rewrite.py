@@ -241,24 +241,43 @@ def test_preamble_and_group_2_are_made_anew() -> None:
         assert node.value.strip(b"\0 ") not in result.content
 
 
-@pytest.mark.parametrize("options", [(), tuple(DEFAULT_PROFILE.options), (Option.RETAIN_PATIENT_CHARACTERISTICS,)])
+@pytest.mark.parametrize(
+    ("options", "dates"),
+    [
+        ((), "REMOVED"),
+        (tuple(DEFAULT_PROFILE.options), "MODIFIED"),
+        ((Option.RETAIN_PATIENT_CHARACTERISTICS,), "REMOVED"),
+        ((Option.RETAIN_LONGITUDINAL_FULL_DATES,), "UNMODIFIED"),
+    ],
+)
 @pytest.mark.parametrize("explicit", [True, False])
-def test_stamps_say_what_was_done(options: tuple[Option, ...], explicit: bool) -> None:
+def test_stamps_say_what_was_done(options: tuple[Option, ...], dates: str, explicit: bool) -> None:
     """What an earlier de-identification wrote gives way: nobody can vouch for it."""
     earlier = [
         text(0x00120062, "CS", "NO"),
         text(0x00120063, "LO", "by hand, J. Doe"),
         nested(0x00120064, (text(0x00080104, "LO", "done by J. Doe"),), undefined=True),
-        text(0x00280303, "CS", "UNMODIFIED"),
+        text(0x00280303, "CS", "NONE OF THE TERMS"),
     ]
     profile = Profile(options=frozenset(options))
     for more in ([], earlier):
         found = read(made(image(*more, explicit=explicit), profile=profile).content)
         assert found.PatientIdentityRemoved == "YES"
         assert found.DeidentificationMethod.startswith("scanward ")
-        assert found.LongitudinalTemporalInformationModified == "MODIFIED"
+        assert found.LongitudinalTemporalInformationModified == dates
         codes = [(item.CodeValue, item.CodingSchemeDesignator) for item in found.DeidentificationMethodCodeSequence]
         assert codes == [(code, "DCM") for code, _ in profile.codes()]
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_character_set_that_is_none_refuses_the_file(explicit: bool) -> None:
+    """Wherever it stands: it is copied, and free text could hide in it."""
+    inside = nested(0x00081140, (text(0x00080005, "CS", "MILLER^ANNE"),))
+    for more in ((text(0x00080005, "CS", "MILLER^ANNE"),), (inside,)):
+        with pytest.raises(RefusalError) as caught:
+            made(image(*more, explicit=explicit))
+        assert caught.value.reason == "character-set"
+    assert made(image(text(0x00080005, "CS", "ISO_IR 192"), explicit=explicit)).content
 
 
 def test_stamps_stand_in_the_order_of_tags() -> None:
