@@ -23,7 +23,7 @@ from tasks.deidentify.private import TEXT_VRS, PrivateAction, PrivateRule, load_
 from tasks.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, WalkError, walk
 from tasks.dicom.normalise import open_data_set
 from tasks.dicom.syntax import SyntaxRefusalError
-from tests.deidentify.conversion import convert
+from tests.deidentify.conversion import OTHERS, SAMPLE, convert
 
 TABLE = load_private_table()
 
@@ -364,33 +364,7 @@ def test_the_search_finds_what_is_not_kept(scanner_data: Path) -> None:
     assert IDENTIFYING.keys() >= KNOWN_IN_DATA
 
 
-CONVERTED = [
-    "dcm_qa_stc/In/Siemens/E11/7_Rest_fMRI_AP",
-    "dcm_qa_enh/In/Philips",
-    "dcm_qa_enh/In/Siemens/XA10",
-    "dcm_qa_nih/In/20180918Si/mr_0003",
-    "dcm_qa_philips/In/Magdeburg_2014/fmri",
-    "dcm_qa_uih/In/DTI_132225/dti_tra_dir16_PA_rot_SaveBySlc__134057",
-]
-CONVERTED_LONG = [
-    "dcm_qa_stc/In/Siemens/B15/2_ep2d_DTI_20_dir_AP",
-    "dcm_qa_stc/In/GE/RTIA/2_epiRT_ascending",
-    "dcm_qa_nih/In/20180918GE/mr_0004",
-    "dcm_qa_philips/In/Vanderbilt_2018/601_WIP_dti_ax",
-    "dcm_qa_stc/In/GE/ProtocolDataBlock/mr_0005",
-    "dcm_qa_stc/In/GE/RTIAold/15_Zugfahrt",
-    "dcm_qa_stc/In/GE/TriggerTime/4_epi_ascending",
-    "dcm_qa_stc/In/Siemens/B12/2_FMRI_AX_ASC",
-    "dcm_qa_stc/In/Siemens/B13/4_fMRIcontin",
-    "dcm_qa_stc/In/Siemens/B17/6_ax_asc_35sl",
-    "dcm_qa_stc/In/Siemens/D13/ep2d_Asc_2",
-    "dcm_qa_stc/In/Siemens/XA10/6_REST1_w_SMS_PF7-8",
-    "dcm_qa_stc/In/UIH/R002/12_dti_tra_dir16_PA_rot",
-    "dcm_qa_uih/In/DTI_132225/t1_gre_fsp_3d_sag__132750",
-]
-
-
-@pytest.mark.parametrize("series", [*CONVERTED, *(pytest.param(one, marks=pytest.mark.long) for one in CONVERTED_LONG)])
+@pytest.mark.parametrize("series", [*SAMPLE, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)])
 def test_a_series_without_the_other_private_elements_converts_the_same(
     series: str, scanner_data: Path, dcm2niix: str, tmp_path: Path
 ) -> None:
