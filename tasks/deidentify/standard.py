@@ -1,6 +1,6 @@
 """The standard's own tables as data: what PS3.15 protects, and the type that PS3.3 gives each attribute in its IOD.
 
-`.ci/make_standard_tables.py` writes both files and names their sources in them; this module alone reads them. A tag is
+`.ci/make_standard_tables.py` writes the files and names their sources in them; this module alone reads them. A tag is
 an int here and in all of `tasks.deidentify`: group << 16 | element.
 """
 
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 CONFIDENTIALITY_FILE = "ps315_e1_1.json"
+CONTENT_ITEMS_FILE = "ps315_e3_4_1.json"
 ATTRIBUTE_TYPES_FILE = "iod_attribute_types.json"
 
 PRIVATE = "PRIVATE"
@@ -99,6 +100,60 @@ class ConfidentialityTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContentItemRule:
+    """One row of table E.3.4-1 of PS3.15.
+
+    Attributes
+    ----------
+    code, scheme, meaning
+        The concept's name: code value, coding scheme designator, code meaning.
+    value_type
+        The value type of the content items that the row speaks of, such as TEXT (PS3.3 section C.17.3).
+    basic
+        The code of the Basic Profile: D, X or X/D.
+    options
+        (option, code) for each option whose column has a code, K or C, in the order of the table's columns.
+    """
+
+    code: str
+    scheme: str
+    meaning: str
+    value_type: str
+    basic: str
+    options: tuple[tuple[str, str], ...]
+
+    def under(self, option: str) -> str | None:
+        """Return the code in an option's column, K or C, or None where the column is empty."""
+        return dict(self.options).get(option)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentItemTable:
+    """Table E.3.4-1 of PS3.15.
+
+    Attributes
+    ----------
+    edition, source
+        As of `ConfidentialityTable`.
+    digest
+        SHA-256 of the data file, 64 hexadecimal digits.
+    options
+        The names of the option columns, in the table's order.
+    rules
+        Every row, sorted by scheme, code and value type.
+    by_concept
+        The rows of each concept, by code value and scheme.
+    """
+
+    edition: str
+    source: str
+    digest: str
+    options: tuple[str, ...]
+    rules: tuple[ContentItemRule, ...]
+    by_concept: Mapping[tuple[str, str], tuple[ContentItemRule, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeTypes:
     """The attribute types of PS3.3 for image storage classes, one node a level: a data set, or the items of a sequence.
 
@@ -160,6 +215,38 @@ def load_confidentiality_table() -> ConfidentialityTable:
         options=tuple(content["about"]["options"]),
         rules=rules,
         by_tag=MappingProxyType(by_tag),
+    )
+
+
+@functools.cache
+def load_content_item_table() -> ContentItemTable:
+    """Read table E.3.4-1 of PS3.15 once.
+
+    Source: PS3.15 annex E, table E.3.4-1; the file states the edition.
+    """
+    content, digest = _read(CONTENT_ITEMS_FILE)
+    rules = tuple(
+        ContentItemRule(
+            code=row["code"],
+            scheme=row["scheme"],
+            meaning=row["meaning"],
+            value_type=row["value_type"],
+            basic=row["basic"],
+            options=tuple(row["options"].items()),
+        )
+        for row in content["content_items"]
+    )
+    by_concept: dict[tuple[str, str], tuple[ContentItemRule, ...]] = {}
+    for rule in rules:
+        concept = (rule.code, rule.scheme)
+        by_concept[concept] = (*by_concept.get(concept, ()), rule)
+    return ContentItemTable(
+        edition=content["about"]["edition"],
+        source=content["about"]["source"],
+        digest=digest,
+        options=tuple(content["about"]["options"]),
+        rules=rules,
+        by_concept=MappingProxyType(by_concept),
     )
 
 
