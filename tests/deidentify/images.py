@@ -12,8 +12,8 @@ STUDY_UID = "1.2.826.0.1.3680043.8.498.77.1"
 SERIES_UID = "1.2.826.0.1.3680043.8.498.77.2"
 INSTANCE_UID = "1.2.826.0.1.3680043.8.498.77.3"
 
-PIXELS = bytes(range(256)) * 2
-"""16 x 16 pixels of 16 bits."""
+PIXELS = b"".join((value * 16 + value).to_bytes(2, "little") for value in range(256 - 16)) + bytes(32)
+"""16 x 16 pixels of 12 bits in words of 16."""
 
 
 def text(tag: int, vr: str, value: str | bytes) -> Leaf:
@@ -80,6 +80,14 @@ def sequence_of_implicit_items(tag: int, *items: Sequence[Node]) -> Leaf:
 def nested(tag: int, *items: Sequence[Node], **form: bool) -> Nested:
     """Make a sequence."""
     return Nested(tag=tag, items=tuple(tuple(item) for item in items), **form)
+
+
+def jpeg(scan: bytes = bytes(30)) -> bytes:
+    """Make the smallest codestream that follows its format (ITU-T T.81 annex B): 16 x 16 pixels of 8 bits."""
+    frame = b"\xff\xc0" + (11).to_bytes(2, "big") + b"\x08\0\x10\0\x10\x01\x01\x11\0"
+    head = b"\xff\xda" + (8).to_bytes(2, "big") + b"\x01\x01\0\0\x3f\0"
+    stream = b"\xff\xd8" + frame + head + scan + b"\xff\xd9"
+    return stream + b"\0" * (len(stream) % 2)
 
 
 def encapsulated(*fragments: bytes) -> Encapsulated:
