@@ -27,6 +27,13 @@ SHORTEST_SHIFT_DAYS = 366
 LONGEST_SHIFT_DAYS = 3652
 """Dates move back by more than one and at most ten years, one number of whole days a patient."""
 
+_OWN_UID = re.compile(r"2\.25\.([1-9][0-9]{0,38})")
+_DRAWN_BYTES = 11
+_CHECK_BITS = 40
+"""Of the 122 free bits of a new UID 82 are drawn from the old one and 40 check them: a stranger's UID passes for one of
+ours once in 2^40, and two of a thousand million become the same one with a chance of one in ten million."""
+_LOW_DRAWN = (1 << 82) - 1
+
 HIGHEST_AGE_YEARS = 89
 """Ages above are told as 090Y: so few people are older that the age points at them (45 CFR 164.514(b)(2)(i)(C))."""
 
@@ -63,38 +70,57 @@ class Identity:
     def __init__(self, secret: bytes) -> None:
         # A key for each purpose, so that nothing can be learnt of one by looking at another.
         self._uid_key = hmac.digest(secret, b"scanward uid", "sha256")
+        self._check_key = hmac.digest(secret, b"scanward uid check", "sha256")
         self._date_key = hmac.digest(secret, b"scanward date", "sha256")
         self._name_key = hmac.digest(secret, b"scanward name", "sha256")
         self._order_key = hmac.digest(secret, b"scanward order", "sha256")
         self._uids: dict[str, str] = {}
 
     def new_uid(self, uid: str) -> str:
-        """Replace a UID; one that the standard itself assigns stays (SOP classes, transfer syntaxes, ...).
+        """Replace a UID; those stay that the standard itself assigns (SOP classes, ...) and that this secret has made.
 
         Returns
         -------
         str
-            Below 2.25, from 128 bits of HMAC-SHA-256 (PS3.5 section B.2): at most 44 characters.
+            Below 2.25, from 82 bits of HMAC-SHA-256 of the old one and 40 bits of it that check them (PS3.5 section
+            B.2): at most 44 characters.
         """
         known = self._uids.get(uid)
         if known is None:
-            if uid in UID_dictionary:
+            if uid in UID_dictionary or self.has_made(uid):
                 known = uid
             else:
-                digest = bytearray(hmac.digest(self._uid_key, uid.encode("utf-8", "replace"), "sha256")[:16])
-                # A UUID of version 8 (RFC 9562, section 5.8), which is what stands below 2.25.
-                digest[6] = digest[6] & 0x0F | 0x80
-                digest[8] = digest[8] & 0x3F | 0x80
-                known = f"2.25.{int.from_bytes(digest, 'big')}"
+                digest = hmac.digest(self._uid_key, uid.encode("utf-8", "replace"), "sha256")
+                known = self._checked(int.from_bytes(digest[:_DRAWN_BYTES], "big") & _LOW_DRAWN)
             if len(self._uids) > 500_000:
                 self._uids.clear()
             self._uids[uid] = known
         return known
 
-    def shift_for(self, patient: str) -> int:
-        """Draw the days, negative, by which all dates of a patient move."""
+    def has_made(self, uid: str) -> bool:
+        """Tell whether a UID is one that `new_uid` makes with this secret: it bears the check."""
+        match = _OWN_UID.fullmatch(uid)
+        if match is None:
+            return False
+        number = int(match[1])
+        # Back from the UUID to what was drawn, without looking at the check; then what was drawn gives all of it anew.
+        drawn = (number >> 80 & 0xFFFFFFFFFFFF) << 34 | (number >> 64 & 0xFFF) << 22 | number >> _CHECK_BITS & 0x3FFFFF
+        return self._checked(drawn) == uid
+
+    def _checked(self, drawn: int) -> str:
+        """Make a UID of 82 bits: a UUID of version 8 (RFC 9562, section 5.8), which is what stands below 2.25."""
+        check = hmac.digest(self._check_key, drawn.to_bytes(_DRAWN_BYTES, "big"), "sha256")[: _CHECK_BITS // 8]
+        # 48 free bits, 4 for the version, 12 free bits, 2 for the variant, 62 free bits: the last 40 are the check.
+        high = (drawn >> 34) << 80 | 8 << 76 | (drawn >> 22 & 0xFFF) << 64
+        low = 2 << 62 | (drawn & 0x3FFFFF) << _CHECK_BITS | int.from_bytes(check, "big")
+        return f"2.25.{high | low}"
+
+    def shift_for(self, patient: str, *, whole_weeks: bool = False) -> int:
+        """Draw the days, negative, by which all dates of a patient move; a multiple of 7 keeps the day of the week."""
         number = int.from_bytes(hmac.digest(self._date_key, patient.encode("utf-8", "replace"), "sha256")[:8], "big")
-        return -(SHORTEST_SHIFT_DAYS + number % (LONGEST_SHIFT_DAYS - SHORTEST_SHIFT_DAYS + 1))
+        step = 7 if whole_weeks else 1
+        least, most = -(-SHORTEST_SHIFT_DAYS // step), LONGEST_SHIFT_DAYS // step
+        return -step * (least + number % (most - least + 1))
 
     def tag(self, *parts: str, digits: int = 8) -> str:
         """Name something in a file name of the export by a few hexadecimal digits."""
@@ -131,10 +157,20 @@ def load_secret(path: Path) -> bytes:
             beside.unlink()
             fsync_folder(path.parent)
     if path.stat().st_mode & 0o077:
-        raise KeyMapError(what="secret", path=path, problem="others than its owner may read it (make it mode 0600)")
+        raise KeyMapError(
+            what="secret",
+            path=path,
+            problem="others than its owner may read it",
+            remedy="Make it mode 0600, if you are sure that nobody has read it",
+        )
     secret = path.read_bytes()
     if len(secret) < SECRET_BYTES:
-        raise KeyMapError(what="secret", path=path, problem=f"it has fewer than {SECRET_BYTES} bytes")
+        raise KeyMapError(
+            what="secret",
+            path=path,
+            problem=f"it has fewer than {SECRET_BYTES} bytes",
+            remedy="Restore it from a copy; a new one would give every patient another pseudonym",
+        )
     return secret
 
 

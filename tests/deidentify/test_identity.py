@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import hmac
 import os
 import re
 import stat
@@ -124,6 +125,50 @@ def test_different_uids_become_different_uids(texts: list[str]) -> None:
     assert len({KNOWN.new_uid(text) for text in texts}) == len(texts)
 
 
+@given(st.text(max_size=80))
+def test_a_uid_that_was_replaced_is_not_replaced_again(text: str) -> None:
+    new = KNOWN.new_uid(text)
+    for identity in (KNOWN, Identity(SECRET)):
+        assert identity.new_uid(new) == new
+        assert identity.has_made(new) == (new not in UID_dictionary)
+    # To another secret it is a stranger's UID, as ours was to it.
+    assert OTHER.has_made(new) is False
+    if new not in UID_dictionary:
+        assert OTHER.new_uid(new) != new
+
+
+@given(st.text(min_size=1, max_size=20), st.integers(0, 127))
+def test_a_uid_of_ours_with_a_flipped_bit_is_a_strangers(text: str, bit: int) -> None:
+    number = int(KNOWN.new_uid(f"1.2.{text}").removeprefix("2.25."))
+    assert not KNOWN.has_made(f"2.25.{number ^ 1 << bit}")
+
+
+@given(st.uuids(), st.sampled_from([4, 8]))
+def test_no_uuid_of_anybody_else_passes_for_ours(value: uuid.UUID, version: int) -> None:
+    number = value.int & ~(0xF << 76 | 3 << 62) | version << 76 | 2 << 62
+    assert not KNOWN.has_made(f"2.25.{number}")
+
+
+@pytest.mark.parametrize("spoilt", ["{}0", "0{}", "{} ", "{}\n", " {}", "{}\0", "{}.1", "1.{}", "{}\\{}"])
+def test_only_the_one_way_of_writing_a_uid_is_ours(spoilt: str) -> None:
+    """What is not that very text has not been replaced, and must be."""
+    new = KNOWN.new_uid("1.2.3.4")
+    assert not KNOWN.has_made(spoilt.replace("{}", new))
+    assert not KNOWN.has_made(new.replace("2.25.", "2.25.0"))
+    assert not KNOWN.has_made(new.replace("2.25.", "2.25.+"))
+    arabic = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    assert not KNOWN.has_made("2.25." + new.removeprefix("2.25.").translate(arabic))
+
+
+def test_the_check_of_a_uid_has_a_key_of_its_own() -> None:
+    """With the key of UIDs alone nobody can say what was replaced, nor the other way round."""
+    number = int(KNOWN.new_uid("1.2.3.4").removeprefix("2.25."))
+    check = number.to_bytes(16)[-5:]
+    drawn = (number >> 80) << 34 | (number >> 64 & 0xFFF) << 22 | number >> 40 & 0x3FFFFF
+    for key in (b"", SECRET, KNOWN._uid_key):
+        assert not hmac.digest(key, drawn.to_bytes(11), "sha256").startswith(check)
+
+
 def test_the_standards_own_uids_stay() -> None:
     assert len(UID_dictionary) > 400
     assert all(KNOWN.new_uid(uid) == uid for uid in UID_dictionary)
@@ -155,6 +200,19 @@ def test_shifts_use_their_whole_range() -> None:
     assert len(set(drawn)) > 0.99 * (LONGEST_SHIFT_DAYS - SHORTEST_SHIFT_DAYS + 1)
     assert max(drawn) == -SHORTEST_SHIFT_DAYS
     assert min(drawn) == -LONGEST_SHIFT_DAYS
+
+
+@given(st.text(max_size=30))
+def test_shifts_of_whole_weeks_keep_the_day_of_the_week(patient: str) -> None:
+    shift = KNOWN.shift_for(patient, whole_weeks=True)
+    assert shift % 7 == 0
+    assert -LONGEST_SHIFT_DAYS <= shift <= -SHORTEST_SHIFT_DAYS
+    assert shift == Identity(SECRET).shift_for(patient, whole_weeks=True)
+
+
+def test_shifts_of_whole_weeks_use_their_whole_range() -> None:
+    drawn = {KNOWN.shift_for(f"id:{number}", whole_weeks=True) for number in range(6_000)}
+    assert drawn == {-days for days in range(SHORTEST_SHIFT_DAYS, LONGEST_SHIFT_DAYS + 1) if days % 7 == 0}
 
 
 def test_a_tag_tells_its_parts_apart() -> None:
