@@ -15,12 +15,16 @@ import importlib.resources
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined] # documented, yet not re-exported by name
 
+from tasks.deidentify import structured
+from tasks.deidentify.codes import codes_digest, is_published, says_the_schemes_words
+from tasks.deidentify.descriptors import Vocabulary, load_vocabulary
+from tasks.deidentify.pixels import PIXELS_VERSION, RegionRule
 from tasks.deidentify.private import load_private_table
 from tasks.deidentify.siemens import load_siemens_table
 from tasks.deidentify.standard import (
@@ -30,6 +34,9 @@ from tasks.deidentify.standard import (
     load_attribute_types,
     load_confidentiality_table,
 )
+from tasks.deidentify.structured import STRUCTURED_VERSION, Treatment
+from tasks.deidentify.terms import terms_digest
+from tasks.dicom.elements import Element
 from tasks.errors import UsageError
 
 DECISIONS_FILE = "decisions.json"
@@ -61,6 +68,8 @@ class Action(enum.IntEnum):
     """Write the subject's pseudonym."""
     CLEAN_SEQUENCE = 8
     """Keep the sequence and its items, and apply `Rules.nested` inside them."""
+    DESCRIPTOR = 9
+    """Keep of a text the words that the vocabulary has, and mask the others: `tasks.deidentify.descriptors`."""
 
 
 class Option(enum.Enum):
@@ -104,6 +113,9 @@ SUPPORTED_OPTIONS = frozenset(
         Option.RETAIN_PATIENT_CHARACTERISTICS,
         Option.RETAIN_LONGITUDINAL_FULL_DATES,
         Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
+        Option.CLEAN_DESCRIPTORS,
+        Option.CLEAN_STRUCTURED_CONTENT,
+        Option.CLEAN_GRAPHICS,
     }
 )
 """The options that are done, not only promised."""
@@ -113,6 +125,7 @@ DEFAULT_OPTIONS = frozenset(
         Option.RETAIN_SAFE_PRIVATE,
         Option.RETAIN_PATIENT_CHARACTERISTICS,
         Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
+        Option.CLEAN_DESCRIPTORS,
     }
 )
 """What is chosen where nobody says otherwise: what a longitudinal imaging trial needs."""
@@ -120,7 +133,19 @@ DEFAULT_OPTIONS = frozenset(
 WITHOUT_A_COLUMN: Mapping[str, str] = MappingProxyType(
     {"113101": "Clean Pixel Data Option", "113102": "Clean Recognizable Visual Features Option"}
 )
-"""The options of PS3.15 section E.3 that no attribute rule can do, code value to meaning; neither is done yet."""
+"""The options of PS3.15 section E.3 that no attribute rule can do, code to meaning; the second is not done yet."""
+
+CLEAN_PIXEL_DATA = "113101"
+"""The first of them: the code of files in which a region rule has blacked out areas."""
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        BASIC_PROFILE_CODE[0]: BASIC_PROFILE_CODE[1],
+        **{option.code: option.meaning for option in Option},
+        **WITHOUT_A_COLUMN,
+    }
+)
+"""All codes of PS3.16 CID 7050 with their meanings."""
 
 _RETAINING = (
     Option.RETAIN_UIDS,
@@ -135,6 +160,9 @@ STAMPED_TAGS = frozenset({0x0012_0062, 0x0012_0063, 0x0012_0064, 0x0028_0303})
 """What the rewriter writes at the top level of every file: Patient Identity Removed, De-identification Method and its
 Code Sequence, Longitudinal Temporal Information Modified (PS3.15 sections E.1.1, E.3.6). Their action here is KEEP."""
 
+_PIXEL_TAGS = frozenset({0x7FE0_0001, 0x7FE0_0002, 0x7FE0_0003, 0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010})
+"""Pixel data in their three forms, and the tables of where their frames begin."""
+
 PSEUDONYM_TAGS = frozenset({0x0010_0010, 0x0010_0020})
 """Patient's Name and Patient ID. The table asks for Z and Z/D; both codes allow a value that identifies nobody, and one
 value for all images of a subject keeps them together."""
@@ -146,6 +174,7 @@ _PADDING = " \0"
 """What fills a value to an even length (PS3.5 section 6.2), as readers hand it on."""
 
 _TEXT_VRS = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UT"})
+_DESCRIBING_VRS = _TEXT_VRS - {"AE"}
 _NUMBER_VRS = frozenset({"AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
@@ -169,9 +198,37 @@ class Surroundings(enum.IntEnum):
     PLAIN = 0
     """A data set, or the items of an ordinary sequence."""
     CODE = 1
-    """The items of a sequence whose codes come from published lists: code, scheme and meaning are kept."""
+    """The items of a sequence whose codes come from published lists, each of which is judged by its scheme."""
     DUMMY = 2
     """The items of a sequence that is there only because its IOD requires it: of unlisted attributes none is kept."""
+    OWN_CODE = 3
+    """The items of a sequence whose codes an option keeps although they may be an institution's own."""
+    PUBLISHED_CODE = 4
+    """A code that was judged to be its scheme's, with the scheme's own words for it: both are kept."""
+    REWORDED_CODE = 5
+    """Such a code in other words, which are cleaned."""
+    CONTENT = 6
+    """Content items, each of which is judged by its concept."""
+    CLEANED_CONTENT = 7
+    """A content item whose text is cleaned, or a part of one."""
+    KEPT_CONTENT = 8
+    """A content item whose text an option retains."""
+    DUMMY_CONTENT = 9
+    """A content item whose value is replaced by one that says nothing."""
+    CONTENT_CODE = 10
+    """Codes inside content items, which go with their item where they are not their scheme's."""
+
+
+_JUDGED = frozenset({Surroundings.CODE, Surroundings.CONTENT, Surroundings.CONTENT_CODE})
+_OF_CODES = frozenset({Surroundings.CODE, Surroundings.OWN_CODE, Surroundings.PUBLISHED_CODE})
+_OF_CONTENT = frozenset({Surroundings.CLEANED_CONTENT, Surroundings.KEPT_CONTENT, Surroundings.DUMMY_CONTENT})
+_TREATED: Mapping[Treatment, Surroundings] = MappingProxyType(
+    {
+        Treatment.CLEAN: Surroundings.CLEANED_CONTENT,
+        Treatment.KEEP: Surroundings.KEPT_CONTENT,
+        Treatment.DUMMY: Surroundings.DUMMY_CONTENT,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +241,8 @@ class Decisions:
         SHA-256 of the file.
     text
         Text attributes outside table E.1-1 that are kept.
+    descriptors
+        Those among them that a person may have typed: the option to clean descriptors cleans them, too.
     code_text
         Text attributes that are kept directly inside the items of a sequence of `code_sequences`.
     code_sequences
@@ -200,6 +259,7 @@ class Decisions:
 
     digest: str
     text: Mapping[int, str]
+    descriptors: Mapping[int, str]
     code_text: Mapping[int, str]
     code_sequences: Mapping[int, str]
     bulk: Mapping[int, str]
@@ -219,6 +279,7 @@ def load_decisions() -> Decisions:
     return Decisions(
         digest=hashlib.sha256(content).hexdigest(),
         text=reasons("text"),
+        descriptors=reasons("descriptors"),
         code_text=reasons("code_text"),
         code_sequences=reasons("code_sequences"),
         bulk=reasons("bulk"),
@@ -283,11 +344,61 @@ class Rules:
                 self.by_tag[tag] = _listed_action(table[tag], tag, kind, options)
         if top:
             self.by_tag.update(dict.fromkeys(STAMPED_TAGS, Action.KEEP))
+        else:
+            # Pixels inside an item are an icon, whatever the sequence is called, and nobody cleans them.
+            self.by_tag.update(dict.fromkeys(_PIXEL_TAGS, Action.REMOVE))
+        if surroundings is Surroundings.KEPT_CONTENT or (surroundings in _OF_CONTENT and Option.RETAIN_UIDS in options):
+            # Table E.1-1 has no option for a content item's UID, as table E.3.4-1 has.
+            self.by_tag[structured.UID] = Action.KEEP
+        if surroundings in (Surroundings.DUMMY, Surroundings.DUMMY_CONTENT):
+            # Whose date it is, of a birth or of a device, nobody looks at here.
+            self.by_tag.update(dict.fromkeys((structured.DATE_TIME, structured.DATE, structured.TIME), Action.DUMMY))
+            self.by_tag[structured.UNFORMATTED_TEXT] = Action.DUMMY
 
     @property
     def keeps_private(self) -> bool:
         """Whether private elements can stay here: not where only an IOD's demand keeps the sequence around."""
         return self._surroundings is not Surroundings.DUMMY
+
+    @property
+    def judges_items(self) -> bool:
+        """Whether each item here is judged by itself: content items, and codes."""
+        return self._surroundings in _JUDGED
+
+    def for_item(
+        self,
+        data: bytes,
+        elements: Sequence[Element],
+        begin: int,
+        depth: int,
+        *,
+        is_known: Callable[[str], bool],
+        is_annotation: bool = False,
+    ) -> Rules | None:
+        """Return the rules for one content item, or for one code; None if nothing of it may stay.
+
+        Of a code that is none of its scheme's, only what the IOD demands is left; an item without one is like others.
+
+        Parameters
+        ----------
+        data, elements, begin, depth
+            As of `structured.read_item`.
+        is_known, is_annotation
+            As of `structured.judge`.
+        """
+        if self._surroundings is Surroundings.CONTENT:
+            item = structured.read_item(data, elements, begin, depth)
+            chosen = frozenset(option.column for option in self._options)
+            treatment = structured.judge(item, chosen, is_known=is_known, is_annotation=is_annotation)
+            return None if treatment is Treatment.REMOVE else self._as(_TREATED[treatment])
+        code = structured.read_code(data, elements, begin, depth)
+        if (is_published(code) and not is_known(code.value)) or not any(code):
+            own_words = says_the_schemes_words(code)
+            return self._as(Surroundings.PUBLISHED_CODE if own_words else Surroundings.REWORDED_CODE)
+        return None if self._surroundings is Surroundings.CONTENT_CODE else self._as(Surroundings.DUMMY)
+
+    def _as(self, surroundings: Surroundings) -> Rules:
+        return _rules(self._options, self._node, surroundings, top=False)
 
     def action(self, tag: int, vr: str) -> Action:
         """Return the action for any attribute, listed or not."""
@@ -348,14 +459,20 @@ class Profile:
     ----------
     options
         What is retained or cleaned beyond the Basic Profile.
+    words
+        The study's own, which may stand in descriptors on top of the vocabulary.
+    regions
+        What is blacked out in which images, and which of them it releases.
 
     Raises
     ------
     UsageError
-        If an option is asked for that is not done yet, or dates shall both stay and move.
+        If an option is asked for that is not done yet, dates shall both stay and move, or a word is none.
     """
 
     options: frozenset[Option]
+    words: tuple[str, ...] = ()
+    regions: tuple[RegionRule, ...] = ()
 
     def __post_init__(self) -> None:
         missing = sorted(option.meaning for option in self.options - SUPPORTED_OPTIONS)
@@ -371,10 +488,11 @@ class Profile:
                 problem=f"{full.column} and {modified.column} exclude each other: dates either stay or are moved.",
                 remedy="Leave one of them out.",
             )
+        load_vocabulary(self.words)
 
     @staticmethod
-    def of(names: Iterable[str]) -> Profile:
-        """Make the profile with the options of these names, such as `retain_uids`.
+    def of(names: Iterable[str], words: Iterable[str] = (), regions: Iterable[RegionRule] = ()) -> Profile:
+        """Make the profile with the options of these names, such as `retain_uids`, and a study's own words and regions.
 
         Raises
         ------
@@ -388,7 +506,16 @@ class Profile:
                 problem=f"There is no option of the name {', '.join(unknown)}.",
                 remedy=f"The names are: {', '.join(by_name)}.",
             )
-        return Profile(options=frozenset(by_name[name] for name in wanted))
+        return Profile(
+            options=frozenset(by_name[name] for name in wanted),
+            words=tuple(sorted(set(words))),
+            regions=tuple(regions),
+        )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that may stand in a descriptor."""
+        return load_vocabulary(self.words)
 
     @property
     def keeps_uids(self) -> bool:
@@ -441,7 +568,8 @@ class Profile:
 
         It changes when an action changes anywhere, be it by a younger dictionary, and stays when a reason is reworded.
         """
-        return _digest(self.options)
+        regions = [[getattr(rule, name) for name in RegionRule.__slots__ if name != "checked"] for rule in self.regions]
+        return _digest(self.options, self.vocabulary.digest, json.dumps(regions))
 
     def _rows_of_the_table(self, sop_class_uid: str) -> Iterator[PolicyRow]:
         rules = self.actions(sop_class_uid)
@@ -466,8 +594,8 @@ class Profile:
             )
 
 
-BLOBS_VERSION = "blobs 1"
-"""Raised when what cleans the inside of private elements gives other bytes."""
+CLEANERS_VERSION = "cleaners 3"
+"""Raised when what cleans descriptors or the inside of private elements gives other bytes."""
 
 
 def keeps_private(options: frozenset[Option]) -> bool:
@@ -494,6 +622,8 @@ def _listed_action(rule: ConfidentialityRule, tag: int, kind: str | None, option
         if vr == "AS":
             return Action.AGE
         return Action.CLEAN_SEQUENCE if vr == "SQ" else Action.KEEP
+    if _is_cleaned(rule, vr, options) or _is_walked_into(rule, options):
+        return Action.CLEAN_SEQUENCE if vr == "SQ" else Action.DESCRIPTOR
     return _basic_action(rule.basic, kind, vr)
 
 
@@ -509,6 +639,28 @@ def _is_retained(rule: ConfidentialityRule, vr: str, options: frozenset[Option])
     which is not kept before something cleans it: the Basic Profile holds. A link (UR) leads to a place, so it goes too.
     """
     return vr != "UR" and any(option in options and rule.under(option.column) == "K" for option in _RETAINING)
+
+
+def _is_cleaned(rule: ConfidentialityRule, vr: str, options: frozenset[Option]) -> bool:
+    """Tell whether Clean Descriptors (PS3.15 section E.3.5) cleans a row instead of removing it.
+
+    Texts are, and sequences whose items hold such texts. Codes of diagnoses and reasons are not: what they mean is
+    about the patient and in no vocabulary of imaging, so the Basic Profile holds.
+    """
+    if Option.CLEAN_DESCRIPTORS not in options or rule.under(Option.CLEAN_DESCRIPTORS.column) is None:
+        return False
+    return vr in _DESCRIBING_VRS or (vr == "SQ" and not rule.name.endswith("Code Sequence"))
+
+
+def _is_walked_into(rule: ConfidentialityRule, options: frozenset[Option]) -> bool:
+    """Tell whether a sequence of content items or graphics is cleaned inside (PS3.15 sections E.3.3 and E.3.4).
+
+    Planes of bits (overlays, curves) are not: letters drawn in them are no less text, and no rule reads them.
+    """
+    return "x" not in rule.pattern and any(
+        option in options and rule.under(option.column) is not None
+        for option in (Option.CLEAN_STRUCTURED_CONTENT, Option.CLEAN_GRAPHICS)
+    )
 
 
 def _is_the_patients_date(rule: ConfidentialityRule, tag: int) -> bool:
@@ -535,7 +687,11 @@ def _reason(rule: ConfidentialityRule, tag: int, options: frozenset[Option]) -> 
         return "" if vr in ("DA", "DT", "TM") else "Moving days does not clean it: the Basic Profile holds."
     if _is_retained(rule, vr, options):
         return "From 90 years on, 090Y." if vr == "AS" else ""
-    codes = {rule.under(option.column) for option in _RETAINING if option in options}
+    if _is_cleaned(rule, vr, options):
+        return "" if vr != "SQ" else "Kept for the descriptors in its items."
+    if _is_walked_into(rule, options):
+        return "Cleaned item by item." if tag in structured.CONTENT_SEQUENCES else ""
+    codes = {rule.under(option.column) for option in (*_RETAINING, Option.CLEAN_DESCRIPTORS) if option in options}
     if "K" in codes:
         return "A link leads to a place."
     return "Keeping it would ask for cleaning, which is not done: the Basic Profile holds." if "C" in codes else ""
@@ -584,7 +740,11 @@ def _unlisted_action(
     known = _vr_of(tag)
     action = _action_for_vr(tag, known, kind, surroundings, options)
     stated = vr.partition(" or ")[0]
-    if action in (Action.KEEP, Action.CLEAN_SEQUENCE) and stated != "UN" and stated not in entry[0].split(" or "):
+    if (
+        action in (Action.KEEP, Action.DESCRIPTOR, Action.CLEAN_SEQUENCE)
+        and stated != "UN"
+        and stated not in entry[0].split(" or ")
+    ):
         both_numbers = stated in _NUMBER_VRS and known in _NUMBER_VRS
         return Action.KEEP if both_numbers else _by_type(kind, known)
     return action
@@ -595,6 +755,10 @@ def _action_for_vr(
 ) -> Action:
     decisions = load_decisions()
     if vr == "SQ":
+        if tag in structured.CONTENT_SEQUENCES:
+            return Action.CLEAN_SEQUENCE if Option.CLEAN_STRUCTURED_CONTENT in options else _by_type(kind, vr)
+        if surroundings in _OF_CONTENT and tag in structured.CODE_SEQUENCES:
+            return Action.CLEAN_SEQUENCE
         foreign_code = _is_foreign_code_sequence(tag)
         return _by_type(kind, vr) if foreign_code and surroundings is not Surroundings.DUMMY else Action.CLEAN_SEQUENCE
     if vr == "UI":
@@ -615,9 +779,19 @@ def _action_for_vr(
         return _by_type(kind, vr)
     if vr in _NUMBER_VRS or vr == "CS":
         return Action.KEEP
+    if surroundings in _OF_CONTENT and tag == structured.TEXT_VALUE:
+        if surroundings is Surroundings.KEPT_CONTENT:
+            return Action.KEEP
+        cleans = surroundings is Surroundings.CLEANED_CONTENT and Option.CLEAN_DESCRIPTORS in options
+        return Action.DESCRIPTOR if cleans else Action.DUMMY
+    if surroundings is Surroundings.REWORDED_CODE and tag in decisions.code_text:
+        if tag not in structured.REWORDED:
+            return Action.KEEP
+        return Action.DESCRIPTOR if Option.CLEAN_DESCRIPTORS in options else _by_type(kind, vr)
     if vr in _TEXT_VRS and tag in decisions.text:
-        return Action.KEEP
-    if vr in _TEXT_VRS and surroundings is Surroundings.CODE and tag in decisions.code_text:
+        typed = tag in decisions.descriptors and Option.CLEAN_DESCRIPTORS in options
+        return Action.DESCRIPTOR if typed else Action.KEEP
+    if vr in _TEXT_VRS and surroundings in _OF_CODES and tag in decisions.code_text:
         return Action.KEEP
     if vr in _BULK_VRS and tag in decisions.bulk:
         return Action.KEEP
@@ -637,16 +811,23 @@ def _surroundings_inside(
 ) -> Surroundings:
     if surroundings is Surroundings.DUMMY:
         return Surroundings.DUMMY
+    if tag in structured.CONTENT_SEQUENCES and Option.CLEAN_STRUCTURED_CONTENT in options:
+        return Surroundings.CONTENT
+    if surroundings in _OF_CONTENT:
+        if tag == structured.MEASURED_VALUE:
+            return surroundings
+        if tag in structured.CODE_SEQUENCES:
+            return Surroundings.CONTENT_CODE
     rule = load_confidentiality_table().by_tag.get(tag)
     if rule is None:
         if _is_foreign_code_sequence(tag):
             return Surroundings.DUMMY
-    elif not _is_retained(rule, "SQ", options):
+    elif not (_is_retained(rule, "SQ", options) or _is_cleaned(rule, "SQ", options) or _is_walked_into(rule, options)):
         # Only the Basic Profile keeps it, and only because the IOD requires it; U* means that its UIDs are replaced.
         return Surroundings.PLAIN if rule.basic.endswith("U*") else Surroundings.DUMMY
     elif rule.name.endswith("Code Sequence"):
         # An option that keeps an institution's or a population's codes keeps what they say.
-        return Surroundings.CODE
+        return Surroundings.OWN_CODE
     return Surroundings.CODE if tag in load_decisions().code_sequences else Surroundings.PLAIN
 
 
@@ -724,14 +905,17 @@ def _rows_by_vr(options: frozenset[Option]) -> Iterator[PolicyRow]:
 
 
 @functools.cache
-def _digest(options: frozenset[Option]) -> str:
+def _digest(options: frozenset[Option], vocabulary: str, regions: str) -> str:
     table = load_confidentiality_table()
     types = load_attribute_types()
     hasher = hashlib.sha256()
     private: tuple[str, ...] = ()
     if keeps_private(options):
-        private = (load_private_table().digest, load_siemens_table().digest, BLOBS_VERSION)
-    for part in (table.edition, table.digest, types.digest, *private, *sorted(option.column for option in options)):
+        private = (load_private_table().digest, load_siemens_table().digest)
+    described = (vocabulary,) if Option.CLEAN_DESCRIPTORS in options else ()
+    names = sorted(option.column for option in options)
+    cleaners = (terms_digest(), codes_digest(), CLEANERS_VERSION, STRUCTURED_VERSION, PIXELS_VERSION, regions)
+    for part in (table.edition, table.digest, types.digest, *cleaners, *private, *described, *names):
         hasher.update(part.encode("ascii") + b"\n")
     for part in (*EXPORTED_CLASSES, *(root for root, _ in _REFUSED_FAMILIES), _SAVED_SCREEN.pattern):
         hasher.update(part.encode("ascii") + b"\n")
@@ -761,7 +945,7 @@ REFUSAL_REASONS: Mapping[str, str] = MappingProxyType(
         "character-set": "Its Specific Character Set is no term of the standard, so it could be any text.",
         "screen-save": "The image type says that this is a saved screen, report or dose page.",
         "burned-in-annotation": "The image says that identifying text is burned into its pixels.",
-        "overlay-in-pixel-data": "An overlay is hidden in unused bits of the pixel data, which are copied as they are.",
+        "overlay-in-pixel-data": "An overlay lies in bits of the pixel data that the image itself uses.",
         "modality-mismatch": "The modality is not the one of the storage class, so what the pixels show is not known.",
         "no-rule": "There is no rule for this kind of object.",
     }
@@ -787,6 +971,9 @@ EXPORTED_CLASSES: Mapping[str, str] = MappingProxyType(
 )
 """The image storage classes that may be exported, with the modality their instances state: MR, CT and PET, each in its
 classic, enhanced and legacy converted form (MR also in color), and nuclear medicine."""
+
+RELEASED_CLASSES = frozenset({f"{_STORAGE}.{name}" for name in ("3.1", "6.1", "7", "7.1", "7.2", "7.3", "7.4")})
+"""Ultrasound and secondary capture: what a region rule of the study file may release, once it has blacked out."""
 
 _REFUSED_FAMILIES = (
     (f"{_STORAGE}.7", "secondary-capture"),
@@ -819,6 +1006,7 @@ def sop_class_verdict(
     burned_in: str,
     *,
     overlay_in_pixels: bool = False,
+    released: bool = False,
 ) -> str | None:
     """Decide whether an object may be exported at all, before any attribute is looked at.
 
@@ -831,8 +1019,10 @@ def sop_class_verdict(
     modality, conversion_type, burned_in
         Modality (0008,0060), Conversion Type (0008,0064) and Burned In Annotation (0028,0301); empty if absent.
     overlay_in_pixels
-        True if an overlay lies in bits of the pixel data: Overlay Bit Position (60xx,0102) above 0, or Overlay Bits
-        Allocated (60xx,0100) above 1 (PS3.5 section 8.1.2, retired).
+        True if an overlay lies in bits of the pixel data and cannot be taken out: Overlay Bit Position (60xx,0102)
+        above 0, or Overlay Bits Allocated (60xx,0100) above 1 (PS3.5 section 8.1.2, retired).
+    released
+        True if a region rule blacks out where text stands in such images, and says that they may leave then.
 
     Returns
     -------
@@ -842,16 +1032,16 @@ def sop_class_verdict(
     """
     uid = sop_class_uid.strip(_PADDING)
     expected = EXPORTED_CLASSES.get(uid)
-    if expected is None:
+    if expected is None and not (released and uid in RELEASED_CLASSES):
         return _refused_family(uid)
-    if burned_in.strip(_PADDING).upper() == "YES":
+    if burned_in.strip(_PADDING).upper() == "YES" and not released:
         return "burned-in-annotation"
-    if conversion_type.strip(_PADDING):
+    if conversion_type.strip(_PADDING) and not released:
         return "secondary-capture"
     values = [re.sub(r"[\s_-]+", " ", value).strip(_PADDING).upper() for value in image_type]
-    if any(_SAVED_SCREEN.search(value) for value in values):
+    if any(_SAVED_SCREEN.search(value) for value in values) and not released:
         return "screen-save"
-    if modality.strip(_PADDING).upper() not in ("", expected):
+    if expected is not None and modality.strip(_PADDING).upper() not in ("", expected):
         return "modality-mismatch"
     return "overlay-in-pixel-data" if overlay_in_pixels else None
 

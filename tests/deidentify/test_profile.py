@@ -34,6 +34,7 @@ from tasks.deidentify.profile import (
     Option,
     Profile,
     Rules,
+    Surroundings,
     character_set_verdict,
     load_decisions,
     sop_class_verdict,
@@ -49,6 +50,7 @@ ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 
 BASIC = Profile(options=frozenset())
 DATES = Profile(options=frozenset({Option.RETAIN_LONGITUDINAL_MODIFIED_DATES}))
+DESCRIPTORS = Profile(options=frozenset({Option.CLEAN_DESCRIPTORS}))
 CHARACTERISTICS = Profile(options=frozenset({Option.RETAIN_PATIENT_CHARACTERISTICS}))
 FULL_DATES = Profile(options=frozenset({Option.RETAIN_LONGITUDINAL_FULL_DATES}))
 DEVICE = Profile(options=frozenset({Option.RETAIN_DEVICE_IDENTITY}))
@@ -58,9 +60,10 @@ EVERYTHING = Profile(options=SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_MOD
 EVERYTHING_MOVED = Profile(options=SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_FULL_DATES})
 PROFILES = (
     *(BASIC, DATES, CHARACTERISTICS, DEFAULT_PROFILE, FULL_DATES, DEVICE, INSTITUTION, UIDS),
-    *(EVERYTHING, EVERYTHING_MOVED),
+    *(DESCRIPTORS, EVERYTHING, EVERYTHING_MOVED),
 )
 
+DESCRIPTIVE = {"LO", "LT", "SH", "ST", "UC", "UT"}
 TEXT = {"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"}
 BULK = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 
@@ -96,6 +99,30 @@ def levels(profile: Profile) -> dict[str, Rules]:
         "persons": mr.nested(tag("PersonIdentificationCodeSequence")),
         "a required reference": enhanced.nested(tag("ReferencedPerformedProcedureStepSequence")),
     }
+
+
+ONLY_REQUIRED = ("persons", "other codes", "a required reference")
+"""The levels that only an IOD's demand keeps."""
+
+
+def judged_levels(profile: Profile) -> dict[str, Rules]:
+    """Return what a code or a content item is cleaned by, once it has been judged."""
+    codes_of = profile.actions(MR).nested(tag("AnatomicRegionSequence"))
+    kinds = {
+        "a published code": Surroundings.PUBLISHED_CODE,
+        "a reworded code": Surroundings.REWORDED_CODE,
+        "a code that is none": Surroundings.DUMMY,
+    }
+    found = {name: codes_of._as(kind) for name, kind in kinds.items()}
+    if Option.CLEAN_STRUCTURED_CONTENT in profile.options:
+        items = profile.actions(ENHANCED_MR).nested(tag("AcquisitionContextSequence"))
+        kinds = {
+            "a cleaned content item": Surroundings.CLEANED_CONTENT,
+            "a kept content item": Surroundings.KEPT_CONTENT,
+            "a content item with a dummy": Surroundings.DUMMY_CONTENT,
+        }
+        found |= {name: items._as(kind) for name, kind in kinds.items()}
+    return found
 
 
 # ---- what each compound code becomes
@@ -228,22 +255,37 @@ def vr_of(row: dict) -> str:
     return YOUNGER_VRS.get(row["tag"], "UN")
 
 
-def stated_action(row: dict, kind: str | None, chosen: set[str]) -> Action:
+VALUES_OF_ITEMS = ("0040A120", "0040A121", "0040A122", "00700006")
+"""Date and time of content items, and the text of an annotation: of whom, no attribute around them tells."""
+
+
+def stated_action(row: dict, kind: str | None, chosen: set[str], *, demanded: bool) -> Action:
     """Say what a row of the table asks for: the rules in words, for comparison.
 
     K keeps, and cleans inside a sequence; a kept age is capped. Modified dates move what is the patient's own date and
-    leave the time of day, and decide alone where they have a code. Whatever else has a C is not cleaned, so that row
-    follows the Basic Profile, as a link does.
+    leave the time of day, and decide alone where they have a code. Clean Descriptors cleans texts, and walks into the
+    sequences that are no codes; so do Clean Structured Content and Clean Graphics. Whatever else has a C is not
+    cleaned, so that row follows the Basic Profile, as a link does. In a sequence that only its IOD demands, the dates
+    and the text of content items and annotations are dummies whatever is chosen.
     """
     vr, options = vr_of(row), row["options"]
     if row["tag"] in ("00100010", "00100020"):
         return Action.PSEUDONYM
+    if demanded and row["tag"] in VALUES_OF_ITEMS:
+        return Action.DUMMY
     ours = int(row["tag"], 16) in load_decisions().not_the_patients_dates
     if "retain_longitudinal_modified_dates" in chosen & options.keys():
         if vr in ("DA", "DT", "TM") and "retain_device_identity" not in options and not ours:
             return Action.KEEP if vr == "TM" else Action.DATE
     elif "K" in {options.get(name) for name in chosen} and vr != "UR":
         return {"SQ": Action.CLEAN_SEQUENCE, "AS": Action.AGE}.get(vr, Action.KEEP)
+    if "clean_descriptors" in chosen & options.keys():
+        if vr in DESCRIPTIVE:
+            return Action.DESCRIPTOR
+        if vr == "SQ" and row["name"] in ("Request Attributes Sequence", "Prescription Notes Sequence"):
+            return Action.CLEAN_SEQUENCE
+    if {"clean_structured_content", "clean_graphics"} & chosen & options.keys():
+        return Action.CLEAN_SEQUENCE
     column = 0 if kind in ("1", "1C") else 1 if kind in ("2", "2C") else 2
     letter = LETTERS[row["basic"]][column]
     if letter == "D":
@@ -287,21 +329,23 @@ def test_every_row_does_what_its_codes_say_under_every_option(options: frozenset
                 assert rules.by_tag[number] is Action.KEEP
                 continue
             kind = attribute_type(sop_class, number, tuple(map(tag, path)))
-            assert rules.by_tag[number] is stated_action(row, kind, chosen), (row, kind, path)
+            demanded = path == ("RequestAttributesSequence",) and Option.CLEAN_DESCRIPTORS not in options
+            assert rules.by_tag[number] is stated_action(row, kind, chosen, demanded=demanded), (row, kind, path)
 
 
 def test_each_option_changes_every_row_it_has_a_code_for() -> None:
-    """Counted by the table: what a K keeps, and that a C without a cleaner keeps nothing."""
-    kept = (Action.KEEP, Action.CLEAN_SEQUENCE, Action.AGE)
+    """Counted by the table: what a K keeps, what a C cleans, and that a C without a cleaner keeps nothing."""
+    kept = (Action.KEEP, Action.CLEAN_SEQUENCE, Action.AGE, Action.DESCRIPTOR)
     found = {}
     for option in SUPPORTED_OPTIONS - {Option.RETAIN_SAFE_PRIVATE, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES}:
         by_tag = Profile(options=frozenset({option})).actions(MR).by_tag
         rows = [
             (row["options"][option.column], by_tag[int(row["tag"], 16)])
             for row in RAW_TABLE
-            if option.column in row["options"]
+            if option.column in row["options"] and "x" not in row["tag"]
         ]
-        assert not any(action in kept for code, action in rows if code == "C")
+        if not option.column.startswith("clean_"):
+            assert not any(action in kept for code, action in rows if code == "C")
         found[option.column] = sum(action in kept for _, action in rows)
     assert found == {
         "retain_uids": 60,
@@ -309,6 +353,10 @@ def test_each_option_changes_every_row_it_has_a_code_for() -> None:
         "retain_institution_identity": 10,
         "retain_patient_characteristics": 13,  # of 14: a link is not kept
         "retain_longitudinal_full_dates": 169,
+        # Of 141: six sequences of diagnoses and reasons, ten that are no text or in no dictionary yet.
+        "clean_descriptors": 125,
+        "clean_structured_content": 4,
+        "clean_graphics": 1,  # of 4: planes of bits, whose rows name no single tag, are removed
     }
 
 
@@ -353,7 +401,7 @@ def test_a_date_that_would_give_the_shift_away_is_neither_kept_nor_shifted(sop_c
 
 
 def test_patient_characteristics_are_kept_but_not_their_free_text() -> None:
-    rules = DEFAULT_PROFILE.actions(MR)
+    rules = CHARACTERISTICS.actions(MR)
     found = {
         rule.name: (rule.under("retain_patient_characteristics"), rules.by_tag[number])
         for number, rule in load_confidentiality_table().by_tag.items()
@@ -367,17 +415,81 @@ def test_patient_characteristics_are_kept_but_not_their_free_text() -> None:
     assert found["Patient's Age"][1] is Action.AGE
     assert found["Patient's Weight"][1] is Action.KEEP
     assert found["Ethnic Group Code Sequence"][1] is Action.CLEAN_SEQUENCE
+    # With descriptors cleaned, two of these texts are, too.
+    for keyword in ("Allergies", "PatientState"):
+        assert at(DEFAULT_PROFILE, MR, keyword) is Action.DESCRIPTOR
     assert at(DEFAULT_PROFILE, MR, "EthnicGroupCodeSequence", "CodeMeaning") is Action.KEEP
     assert at(DEFAULT_PROFILE, MR, "PatientBodyMassIndex") is Action.KEEP
     assert at(DATES, MR, "PatientBodyMassIndex") is Action.REMOVE
     assert at(DATES, MR, "PatientAge") is Action.REMOVE
 
 
+def test_descriptors_are_cleaned_wherever_they_stand() -> None:
+    """At every level, those of items that only an IOD's demand keeps included: cleaned, they say nothing of anybody.
+
+    But for an annotation's text, which is a dummy in such items, as the dates of content items are.
+    """
+    texts = [
+        number
+        for number, rule in load_confidentiality_table().by_tag.items()
+        if rule.under("clean_descriptors") and number in DicomDictionary and dictionary_VR(number) in DESCRIPTIVE
+    ]
+    assert len(texts) > 100
+    annotation = tag("UnformattedTextValue")
+    assert annotation in texts
+    for name, rules in levels(DESCRIPTORS).items():
+        expected = Action.DUMMY if name in ONLY_REQUIRED else Action.DESCRIPTOR
+        assert rules.action(annotation, "ST") is expected, name
+        others = {rules.action(number, dictionary_VR(number)) for number in texts if number != annotation}
+        assert others == {Action.DESCRIPTOR}, name
+    for number in texts:
+        assert BASIC.actions(MR).by_tag[number] is not Action.DESCRIPTOR
+    for sop_class, path in (
+        (MR, ("SeriesDescription",)),
+        (PET, ("StudyDescription",)),
+        (MR, ("RequestAttributesSequence", "ScheduledProcedureStepDescription")),
+        (ENHANCED_MR, ("MRTimingAndRelatedParametersSequence", "ProtocolName")),
+        (MR, ("SequenceName",)),
+        (ENHANCED_MR, ("PulseSequenceName",)),
+    ):
+        assert at(DESCRIPTORS, sop_class, *path) is Action.DESCRIPTOR
+
+
+def test_what_only_looks_like_a_descriptor_follows_the_basic_profile() -> None:
+    for keyword in (
+        "ReasonForRequestedProcedureCodeSequence",  # a diagnosis says what nobody asked for
+        "AdmittingDiagnosesCodeSequence",
+        "ReasonForVisitCodeSequence",
+        "MakerNote",
+        "DeviceSettingDescription",
+    ):
+        assert at(DEFAULT_PROFILE, MR, keyword) is Action.REMOVE
+    assert at(DEFAULT_PROFILE, MR, "RequestAttributesSequence") is Action.CLEAN_SEQUENCE
+    inside = ("RequestAttributesSequence", "RequestedProcedureCodeSequence")
+    assert at(DEFAULT_PROFILE, MR, *inside) is Action.REMOVE
+    assert at(DEFAULT_PROFILE, MR, "RequestAttributesSequence", "RequestedProcedureID") is Action.REMOVE
+    assert at(DEFAULT_PROFILE, MR, "RequestAttributesSequence", "AccessionNumber") is not Action.KEEP
+    assert at(DEFAULT_PROFILE, MR, "RequestAttributesSequence", "ScheduledProcedureStepID") is Action.REMOVE
+    assert DEFAULT_PROFILE.actions(MR).nested(tag("RequestAttributesSequence")).keeps_private
+
+
+def test_a_studys_own_words_are_part_of_its_profile() -> None:
+    own = Profile.of(["clean_descriptors"], ["Zebrafish", "alphawave", "Zebrafish"])
+    assert own.words == ("Zebrafish", "alphawave")
+    assert own == Profile.of(["clean_descriptors"], ["alphawave", "Zebrafish"])
+    assert own.vocabulary.allows("ZEBRAFISH")
+    assert not DESCRIPTORS.vocabulary.allows("ZEBRAFISH")
+    assert own.digest() != DESCRIPTORS.digest()
+    # Without the option no text is cleaned, so that they change nothing.
+    assert Profile.of([], ["alphawave"]).digest() == BASIC.digest()
+    with pytest.raises(UsageError, match="Entry 2 of the study's vocabulary"):
+        Profile.of(["clean_descriptors"], ["alphawave", "sub 4711"])
+
+
 def test_full_dates_stay_wherever_they_stand() -> None:
-    only_required = ("persons", "other codes", "a required reference")
     for profile in (FULL_DATES, EVERYTHING):
         for name, rules in levels(profile).items():
-            if name in only_required:
+            if name in ONLY_REQUIRED:
                 continue
             gone = {
                 entry[4]
@@ -475,21 +587,26 @@ def test_options_are_chosen_by_name() -> None:
     assert Profile.of([]) == BASIC
     assert Profile.of(["retain_uids"]) == UIDS
     assert Profile.of(option.column for option in DEFAULT_OPTIONS) == DEFAULT_PROFILE
+    assert Profile.of(["clean_graphics"]).options == {Option.CLEAN_GRAPHICS}
     with pytest.raises(UsageError, match="no option of the name retain_uid, x"):
         Profile.of(["x", "retain_uid", "retain_uids"])
-    with pytest.raises(UsageError, match="cannot de-identify with: Clean Graphics Option"):
-        Profile.of(["clean_graphics"])
 
 
-def test_an_option_that_is_not_done_is_refused_by_name() -> None:
-    for option in set(Option) - SUPPORTED_OPTIONS:
-        with pytest.raises(UsageError, match=option.meaning):
-            Profile(options=frozenset({option}))
+def test_every_option_is_done_and_says_so() -> None:
+    """Each can be chosen by its column's name, states its code, and leads to rules of its own."""
+    assert set(Option) == SUPPORTED_OPTIONS
+    digests = {BASIC.digest()}
+    for option in Option:
+        profile = Profile.of([option.column])
+        assert profile.codes() == [*BASIC.codes(), (option.code, option.meaning)]
+        digests.add(profile.digest())
+    assert len(digests) == len(Option) + 1
 
 
 def test_the_codes_say_exactly_what_is_done() -> None:
     assert DEFAULT_PROFILE.codes() == [
         ("113100", "Basic Application Confidentiality Profile"),
+        ("113105", "Clean Descriptors Option"),
         ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
         ("113108", "Retain Patient Characteristics Option"),
         ("113111", "Retain Safe Private Option"),
@@ -516,6 +633,9 @@ def test_nothing_that_could_identify_is_kept_unexamined(profile: Profile) -> Non
     """Every attribute of the dictionary, at a level of each kind: text, names, dates, UIDs, links, binary values."""
     table, decisions = load_confidentiality_table().by_tag, load_decisions()
     examined = decisions.text.keys() | decisions.bulk.keys()
+    described = {number for number, rule in table.items() if rule.under("clean_descriptors")}
+    described |= decisions.descriptors.keys()
+    cleans = Option.CLEAN_DESCRIPTORS in profile.options
     shifted = Option.RETAIN_LONGITUDINAL_MODIFIED_DATES in profile.options
     stays = Option.RETAIN_LONGITUDINAL_FULL_DATES in profile.options
     retained = {
@@ -525,11 +645,20 @@ def test_nothing_that_could_identify_is_kept_unexamined(profile: Profile) -> Non
         and not (shifted and rule.under("retain_longitudinal_modified_dates"))
     }
     assert len(DicomDictionary) > 5000
-    for name, rules in levels(profile).items():
+    text_value, unformatted, uid = tag("TextValue"), tag("UnformattedTextValue"), tag("UID")
+    reworded = {tag(keyword) for keyword in ("CodeMeaning", "CodingSchemeVersion", "MappingResourceName")}
+    for name, rules in (levels(profile) | judged_levels(profile)).items():
         top = rules.action(tag("DeidentificationMethod"), "LO") is Action.KEEP
         may_keep = examined | retained | (STAMPED_TAGS if top else set())
-        if name == "examined codes":
+        may_clean = described
+        if name in ("examined codes", "a published code"):
             may_keep = may_keep | decisions.code_text.keys()
+        elif name == "a reworded code":
+            may_keep, may_clean = may_keep | (decisions.code_text.keys() - reworded), may_clean | reworded
+        elif name == "a cleaned content item":
+            may_clean = may_clean | {text_value}
+        elif name == "a kept content item":
+            may_keep = may_keep | {text_value, uid}
         for number, entry in DicomDictionary.items():
             vr = entry[0]
             kinds = set(vr.split(" or "))
@@ -547,6 +676,7 @@ def test_nothing_that_could_identify_is_kept_unexamined(profile: Profile) -> Non
                     Action.EMPTY,
                     Action.DUMMY,
                     Action.PSEUDONYM,
+                    Action.DESCRIPTOR,
                 ), where
             elif vr == "PN":
                 assert action in (Action.REMOVE, Action.EMPTY, Action.DUMMY, Action.PSEUDONYM), where
@@ -554,7 +684,7 @@ def test_nothing_that_could_identify_is_kept_unexamined(profile: Profile) -> Non
                 assert action is not Action.KEEP or stays or number in retained, where
                 assert action is not Action.DATE or shifted, where
             elif vr == "UI":
-                kept = profile.keeps_uids or number in retained
+                kept = profile.keeps_uids or number in may_keep
                 assert action in (Action.UID, Action.REMOVE, Action.KEEP if kept else Action.UID), where
             elif vr == "AS":
                 assert action is not Action.KEEP, where
@@ -566,6 +696,14 @@ def test_nothing_that_could_identify_is_kept_unexamined(profile: Profile) -> Non
                 assert vr in ("DA", "DT"), where
             if action is Action.AGE:
                 assert vr == "AS", where
+            if action is Action.DESCRIPTOR:
+                assert cleans, where
+                assert kinds <= DESCRIPTIVE, where
+                assert number in may_clean, where
+            elif cleans and vr in DESCRIPTIVE and number in decisions.descriptors:
+                assert action is not Action.KEEP, where
+            if "dummy" in name and number in (text_value, unformatted):
+                assert action in (Action.DUMMY, Action.REMOVE), where
 
 
 def test_no_sequence_is_given_a_dummy_value() -> None:
@@ -605,6 +743,7 @@ def test_what_nobody_knows_is_removed(number: int, vr: str) -> None:
         0x0400_0500,  # encrypted attributes
         0x0008_0110,  # coding schemes, which name their institutions
         0x0008_0300,  # descriptions of private elements
+        0x0028_2000,  # color profile, which has texts in it
     ],
 )
 def test_what_has_no_place_in_an_export_is_removed(number: int) -> None:
@@ -629,7 +768,10 @@ def test_repeating_groups_are_removed_whole() -> None:
         ("RepetitionTime", "PN", Action.EMPTY),
         ("FlipAngle", "OB", Action.REMOVE),  # type 3
         ("ScanningSequence", "UT", Action.DUMMY),  # type 1
+        ("SequenceName", "SH", Action.DESCRIPTOR),
+        ("SequenceName", "UN", Action.DESCRIPTOR),
         ("SequenceName", "OB", Action.REMOVE),  # examined as text, not as anything else
+        ("SequenceName", "PN", Action.REMOVE),
         ("AnatomicRegionSequence", "LT", Action.REMOVE),
         ("SmallestImagePixelValue", "SS", Action.KEEP),
         ("SmallestImagePixelValue", "US or SS", Action.KEEP),
@@ -646,6 +788,9 @@ def test_a_lie_about_the_vr_does_not_bring_text_through(keyword: str, stated: st
 
 
 def test_codes_from_published_lists_are_kept_and_others_are_not() -> None:
+    """Where such codes stand; that each is one of its list is judged item by item."""
+    assert DEFAULT_PROFILE.actions(MR).nested(tag("AnatomicRegionSequence")).judges_items
+    assert not DEFAULT_PROFILE.actions(MR).nested(tag("ProcedureCodeSequence")).judges_items
     for keyword in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"):
         assert at(DEFAULT_PROFILE, MR, "AnatomicRegionSequence", keyword) is Action.KEEP
         assert (
@@ -657,6 +802,29 @@ def test_codes_from_published_lists_are_kept_and_others_are_not() -> None:
     for sequence in ("ProcedureCodeSequence", "RequestedProcedureCodeSequence", "PerformedProtocolCodeSequence"):
         assert at(DEFAULT_PROFILE, MR, sequence) is Action.REMOVE
     assert at(DEFAULT_PROFILE, MR, "AnatomicRegionSequence", "EquivalentCodeSequence") is Action.REMOVE
+
+
+def test_of_a_judged_code_as_much_is_kept_as_was_recognised() -> None:
+    reworded = {"CodeMeaning", "CodingSchemeVersion", "MappingResourceName"}
+    for keyword in ("CodeValue", "LongCodeValue", "CodingSchemeDesignator", *sorted(reworded)):
+        vr = dictionary_VR(keyword)
+        found = {name: rules.action(tag(keyword), vr) for name, rules in judged_levels(DEFAULT_PROFILE).items()}
+        assert found["a published code"] is Action.KEEP
+        assert found["a reworded code"] is (Action.DESCRIPTOR if keyword in reworded else Action.KEEP)
+        assert found["a code that is none"] in (Action.DUMMY, Action.REMOVE)
+        without = judged_levels(CHARACTERISTICS)["a reworded code"].action(tag(keyword), vr)
+        assert (without is Action.KEEP) is (keyword not in reworded)
+
+
+@pytest.mark.parametrize("profile", [DEFAULT_PROFILE, EVERYTHING, EVERYTHING_MOVED, BASIC])
+def test_content_items_are_judged_only_under_their_option(profile: Profile) -> None:
+    chosen = Option.CLEAN_STRUCTURED_CONTENT in profile.options
+    for sequence in ("AcquisitionContextSequence", "ContentSequence", "WaveformAnnotationSequence"):
+        rules = profile.actions(ENHANCED_MR).nested(tag(sequence))
+        assert rules.judges_items is chosen
+        if not chosen:
+            for keyword in ("TextValue", "PersonName", "DateTime", "NumericValue", "CodeMeaning"):
+                assert rules.action(tag(keyword), dictionary_VR(keyword)) not in (Action.KEEP, Action.DESCRIPTOR)
 
 
 def test_a_required_sequence_of_persons_keeps_nothing_that_says_who() -> None:
@@ -704,6 +872,9 @@ ACQUISITION = frozenset(
 )
 """Public attributes that a converter to NIfTI reads."""
 
+DESCRIBED = frozenset({"SequenceName", "PulseSequenceName"})
+"""Those among them that a person may have typed."""
+
 
 def test_the_scanners_parameters_come_through(scanner_data: Path) -> None:
     """On real files: what a converter reads from public elements is kept wherever it stands."""
@@ -719,7 +890,7 @@ def test_the_scanners_parameters_come_through(scanner_data: Path) -> None:
             action = rules.action(int(element.tag), element.VR)
             if keyword in ACQUISITION:
                 seen.add(keyword)
-                if action is not Action.KEEP:
+                if action is not Action.KEEP and not (action is Action.DESCRIPTOR and keyword in DESCRIBED):
                     lost.add(keyword)
             # The table's own sequences refer to orders and procedures; nothing in them was measured.
             if action is Action.CLEAN_SEQUENCE and int(element.tag) not in table:
@@ -974,7 +1145,7 @@ def test_the_policy_of_every_profile_is_what_it_does(profile: Profile) -> None:
 def test_the_policy_says_where_an_option_keeps_nothing() -> None:
     """A C that nothing cleans, a link, a date that would tell a shift: each is removed, and the reason is told."""
     rows = {row.name: row for row in EVERYTHING_MOVED.describe() if row.basic}
-    for name in ("Station AE Title", "Allergies", "Patient State", "Retrieve AE Title"):
+    for name in ("Station AE Title", "Principal Diagnosis Code Sequence", "Maker Note", "Retrieve AE Title"):
         assert rows[name].action == "remove"
         assert "not done" in rows[name].reason
     assert rows["Date of Last Calibration"].action == "remove"
@@ -988,6 +1159,12 @@ def test_the_policy_says_where_an_option_keeps_nothing() -> None:
     assert by_name["Study Date"].options == "retain_longitudinal_modified_dates: C"
     assert by_name["Patient's Age"].options == "retain_patient_characteristics: K"
     assert by_name["Sequence Name"].reason
+    assert (by_name["Series Description"].action, by_name["Series Description"].reason) == ("descriptor", "")
+    assert by_name["Request Attributes Sequence"].reason == "Kept for the descriptors in its items."
+    assert by_name["Sequence Name"].action == "descriptor"
+    dated = {row.name: row.action for row in DATES.describe()}
+    assert dated["Series Description"] == "remove"
+    assert dated["Sequence Name"] == "keep"
 
 
 def test_the_digest_is_the_same_in_every_process_and_another_for_other_rules() -> None:
@@ -1011,6 +1188,7 @@ def test_each_decision_names_its_attribute_and_its_reason() -> None:
     vrs = {
         "text": TEXT,
         "code_text": TEXT,
+        "descriptors": DESCRIPTIVE,
         "bulk": BULK,
         "code_sequences": {"SQ"},
         "not_the_patients_dates": {"DA", "DT", "TM"},

