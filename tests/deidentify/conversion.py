@@ -1,9 +1,18 @@
-"""Convert a folder with the real dcm2niix; and which folders of the scanner data convert."""
+"""Convert with the real dcm2niix, and export a series as the pipeline does; which folders of scanner data convert."""
 
 from __future__ import annotations
 
-import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+
+from tasks.deidentify.audit import conversion
+from tasks.deidentify.audit.conversion import Converter
+from tasks.deidentify.export import export_files
+from tasks.deidentify.ledger import ExportRow
+from tasks.deidentify.plan import ExportOrder, Person
+from tasks.deidentify.profile import DEFAULT_PROFILE
+from tests.deidentify.oracle import IDENTITY, SUBJECT
 
 SAMPLE = (
     "dcm_qa_enh/In/Philips",
@@ -45,8 +54,61 @@ OTHERS = (
 
 def convert(program: str, source: Path, target: Path) -> dict[str, bytes]:
     """Convert a folder of DICOM files into a new one; return what came out, by name."""
-    target.mkdir()
-    command = [program, "-b", "y", "-ba", "n", "-z", "n", "-f", "%s_%e", "-o", str(target), str(source)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout[-800:]
-    return {path.name: path.read_bytes() for path in sorted(target.iterdir())}
+    code, names = conversion.convert(program, source, target, seconds=60)
+    assert code == 0
+    return {name: (target / name).read_bytes() for name in names}
+
+
+def files_of(series: Path) -> list[Path]:
+    """List the DICOM files of a folder."""
+    return [path for path in sorted(series.iterdir()) if path.is_file() and path.read_bytes()[128:132] == b"DICM"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A workspace in which one series is exported."""
+
+    root: Path
+
+    @property
+    def export(self) -> Path:
+        return self.root / "released" / "export"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "identified" / "quarantine"
+
+    @property
+    def identified(self) -> Path:
+        return self.root / "identified"
+
+    def run(
+        self, paths: Iterable[Path], program: str, *, identifiers: tuple[str, ...] = (), seconds: float = 60
+    ) -> list[ExportRow]:
+        """Export files as one series, with the conversions compared."""
+        self.identified.mkdir(parents=True, exist_ok=True)
+        orders = [
+            ExportOrder(
+                source=str(path),
+                target=f"{SUBJECT.pseudonym}/ses-1/series/{number:05d}.dcm",
+                identity=str(number),
+                pseudonym=SUBJECT.pseudonym,
+            )
+            for number, path in enumerate(paths)
+        ]
+        person = Person(shift_days=SUBJECT.shift_days, identifiers=identifiers, dates=(), uids=())
+        return export_files(
+            orders,
+            {SUBJECT.pseudonym: person},
+            sorted_tree=Path("/"),
+            export=self.export,
+            quarantine=self.quarantine,
+            profile=DEFAULT_PROFILE,
+            identity=IDENTITY,
+            advance=lambda count: None,
+            converter=Converter(program=program, folder=self.identified, seconds=seconds),
+        )
+
+    def exported(self) -> list[Path]:
+        """List every file of the export."""
+        return [path for path in self.export.rglob("*") if path.is_file()]

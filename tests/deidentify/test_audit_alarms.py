@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -14,7 +15,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from tasks.deidentify import export as exporting
-from tasks.deidentify.audit import FINDINGS, Expectation, audit_file
+from tasks.deidentify.audit.compare import FINDINGS, Expectation, audit_file
 from tasks.deidentify.identity import Identity, Subject
 from tasks.deidentify.plan import ExportOrder, Person
 from tasks.deidentify.profile import DEFAULT_PROFILE
@@ -161,7 +162,7 @@ def test_what_the_audit_refuses_is_kept_in_quarantine_and_never_reaches_the_expo
     def leaky(content: bytes, **how: object) -> Rewritten:
         result = rewrite(content, **how)
         spoiled = spoil(result.content, set_value("SoftwareVersions", "ACC001001"))
-        return Rewritten(content=spoiled, sop_instance_uid=result.sop_instance_uid, by_pydicom="")
+        return replace(result, content=spoiled)
 
     monkeypatch.setattr(exporting, "rewrite", leaky)
     tree = tmp_path / "sorted"
@@ -170,7 +171,7 @@ def test_what_the_audit_refuses_is_kept_in_quarantine_and_never_reaches_the_expo
     order = ExportOrder(source="image.dcm", target="SUB-0007/ses-1/1/1.dcm", identity="1", pseudonym="SUB-0007")
     rows = exporting.export_files(
         [order],
-        {"SUB-0007": Person(shift_days=SUBJECT.shift_days, identifiers=(), uids=())},
+        {"SUB-0007": Person(shift_days=SUBJECT.shift_days, identifiers=(), dates=(), uids=())},
         sorted_tree=tree,
         export=tmp_path / "export",
         quarantine=tmp_path / "quarantine",

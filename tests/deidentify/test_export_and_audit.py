@@ -25,8 +25,9 @@ from pydicom.uid import (
 )
 
 from tasks.deidentify import export as exporting
-from tasks.deidentify.audit import FINDINGS, Expectation, audit_file
+from tasks.deidentify.audit.compare import FINDINGS, Expectation, audit_file
 from tasks.deidentify.export import AUDIT_PREFIX, VANISHED, export_files
+from tasks.deidentify.harvest import harvest
 from tasks.deidentify.ledger import ExportRow
 from tasks.deidentify.plan import ExportOrder, Person, SortedFile, patients_of, plan_export, write_orders
 from tasks.deidentify.profile import (
@@ -38,7 +39,7 @@ from tasks.deidentify.profile import (
     Profile,
     Rules,
 )
-from tasks.deidentify.report import QUARANTINE_REASONS, explain
+from tasks.deidentify.reasons import QUARANTINE_REASONS, explain
 from tasks.deidentify.rewrite import REFUSALS, Rewritten, rewrite
 from tasks.errors import DiskFullError
 from tasks.files import sweep_temporaries
@@ -47,7 +48,8 @@ from tasks.index.row import IndexRow
 from tests import strategies
 from tests.builders.demo_dump import FileKind, write_demo_dump
 from tests.builders.world import make_instance, write_instance
-from tests.deidentify.canaries import LEVELS, plant_file, sightings
+from tests.deidentify.canary_score import sightings
+from tests.deidentify.canary_set import LEVELS, plant_file
 from tests.deidentify.images import image, nested, text
 from tests.deidentify.oracle import IDENTITY, SUBJECT, read, values
 from tests.dicom.encoder import Leaf, Node
@@ -83,8 +85,10 @@ class Place:
         tree = self.root / "sorted"
         tree.mkdir(parents=True, exist_ok=True)
         files = []
+        harvests = {}
         for number, content in enumerate(contents):
             name = f"{number:05d}.dcm"
+            harvests[name] = harvest(content)
             (tree / name).write_bytes(content)
             row = read_header(os.fsencode(tree), name.encode())
             assert isinstance(row, IndexRow), row
@@ -94,7 +98,7 @@ class Place:
             patient: dataclasses.replace(SUBJECT, pseudonym=f"SUB-{number:04d}")
             for number, patient in enumerate(sorted(patients), 1)
         }
-        return plan_export(patients, subjects, IDENTITY)
+        return plan_export(patients, subjects, IDENTITY, harvests, dates=DEFAULT_PROFILE.temporal_information())
 
     def run(
         self, orders: list[ExportOrder], people: dict[str, Person], profile: object = DEFAULT_PROFILE
@@ -260,8 +264,8 @@ def test_the_audit_refuses_what_no_rule_can_know(place: Place) -> None:
         "ManufacturerModelName": "CANARYFAMILY",
         "ReceiveCoilName": "syn-4711",
         "SoftwareVersions": "山田金糸雀 1.0",
-        "SequenceName": f"of {base.StudyDate}",
-        "BodyPartExamined": "CANARYFAMILY",
+        "ConvolutionKernel": f"of {base.StudyDate}",
+        "TransmitCoilName": "CANARYFAMILY",
     }
     sources = []
     for number, (keyword, value) in enumerate(stowaways.items(), 1):
@@ -271,10 +275,12 @@ def test_the_audit_refuses_what_no_rule_can_know(place: Place) -> None:
         path = place.root / f"made{number}"
         path.parent.mkdir(exist_ok=True)
         sources.append(write_instance(path, dataset).read_bytes())
-    rows = place.run(*place.put(sources))
-    assert {row.reason for row in rows} <= {"audit-identifier", "audit-date"}
-    assert len(rows) == len(stowaways)
-    assert place.exported() == {}
+    for source in sources:
+        # The rewriter is not told of the patient's names, which it would mask.
+        export = rewrite(source, profile=DEFAULT_PROFILE, identity=IDENTITY, subject=SUBJECT).content
+        found = audit_file(source, export, EXPECTED)
+        assert found
+        assert set(found) <= {"identifier", "date"}
 
 
 # ---- damage
@@ -385,6 +391,8 @@ class WrongProfile:
 
     options = DEFAULT_PROFILE.options
     keeps_uids = DEFAULT_PROFILE.keeps_uids
+    regions = ()
+    vocabulary = DEFAULT_PROFILE.vocabulary
     temporal_information = staticmethod(DEFAULT_PROFILE.temporal_information)
 
     def __init__(self, decided: dict[int, Action]) -> None:
@@ -424,7 +432,7 @@ WRONG_DECISIONS = [
     ({0x7FE00010: Action.DUMMY}, "pixel-data"),
     ({0x7FE00010: Action.REMOVE}, "pixel-data"),
     ({0x00180050: Action.REMOVE}, "lost"),
-    ({0x00280010: Action.DATE}, "value"),
+    ({0x00280010: Action.DATE}, "pixel-excess"),
     ({0x00080070: Action.PSEUDONYM}, "value"),
     ({0x00400275: Action.CLEAN_SEQUENCE, 0x00104000: Action.KEEP}, "identifier"),
 ]
