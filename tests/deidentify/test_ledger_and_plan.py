@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.deidentify.export import read_rows, write_rows
+from tasks.deidentify.harvest import Harvest
 from tasks.deidentify.identity import Identity, Subject
 from tasks.deidentify.ledger import ExportRow, Ledger
 from tasks.deidentify.plan import (
@@ -60,7 +61,7 @@ def subjects_of(patients: dict[str, list[SortedFile]]) -> dict[str, Subject]:
 
 def plan(files: list[SortedFile]) -> tuple[list[ExportOrder], dict[str, Person]]:
     patients = patients_of(files)
-    return plan_export(patients, subjects_of(patients), IDENTITY)
+    return plan_export(patients, subjects_of(patients), IDENTITY, {}, dates="MODIFIED")
 
 
 # ---- names
@@ -105,8 +106,8 @@ def test_names_of_another_secret_share_nothing() -> None:
     row = a_row(patient_id="P", study_instance_uid="1.2", series_instance_uid="1.3", sop_instance_uid="1.4")
     patients = patients_of(sorted_files([row]))
     subjects = {"id:P": Subject(pseudonym="SUB-0001", shift_days=-400)}
-    (one,), _ = plan_export(patients, subjects, IDENTITY)
-    (other,), _ = plan_export(patients, subjects, Identity(bytes(32)))
+    (one,), _ = plan_export(patients, subjects, IDENTITY, {}, dates="MODIFIED")
+    (other,), _ = plan_export(patients, subjects, Identity(bytes(32)), {}, dates="MODIFIED")
     tags = [set(re.findall(r"[0-9a-f]{8}", order.target)) for order in (one, other)]
     assert not tags[0] & tags[1]
 
@@ -130,7 +131,9 @@ def test_names_of_another_secret_share_nothing() -> None:
 )
 def test_names_word_by_word(fields: dict[str, str], target: str) -> None:
     patients = patients_of(sorted_files([a_row(patient_id="P", **fields)]))
-    (order,), _ = plan_export(patients, {"id:P": Subject(pseudonym="SUB-0001", shift_days=-400)}, IDENTITY)
+    (order,), _ = plan_export(
+        patients, {"id:P": Subject(pseudonym="SUB-0001", shift_days=-400)}, IDENTITY, {}, dates="MODIFIED"
+    )
     assert re.sub(r"_[0-9a-f]{8}", "_~", order.target) == target
 
 
@@ -162,19 +165,62 @@ def test_patients_are_kept_apart_and_one_patients_studies_together() -> None:
     assert sorted(map(len, folders.values())) == [1, 1, 1, 2]
 
 
-def test_the_audit_is_told_everything_the_index_knows() -> None:
+def test_a_person_is_what_all_files_of_the_patient_hold_and_what_the_index_knows() -> None:
     rows = [
-        a_row(patient_id="P1", patient_name="Doe^Jane^^Dr", other_patient_ids="Q1\\Q2", sop_instance_uid="1.1"),
-        a_row(patient_id="P1", patient_name="Doe^J.", accession_number="ACC", study_id="ST", sop_instance_uid="1.2"),
-        a_row(patient_id="P1", referring_physician_name="House^G", station_name="MR1", study_instance_uid="1.3"),
-        a_row(patient_id="P1", institution_name="Hospital", device_serial_number="12345", series_instance_uid="1.4"),
+        a_row(patient_id="P1", patient_name="Doe^Jane", sop_instance_uid="1.1", study_instance_uid="1.2"),
+        a_row(patient_id="P1", series_instance_uid="1.4"),
+        a_row(patient_id="P2", patient_name="Roe^Rick", sop_instance_uid="1.5"),
     ]
-    _, people = plan(sorted_files(rows))
-    (person,) = people.values()
-    assert set(person.identifiers) >= {"P1", "Doe", "Jane", "Dr", "J.", "Q1", "Q2", "ACC", "ST", "House", "MR1"}
-    assert set(person.identifiers) >= {"Hospital", "12345", "Doe^Jane^^Dr"}
-    assert person.uids == ("1.1", "1.2", "1.3", "1.4")
-    assert person.shift_days == IDENTITY.shift_for("id:P1")
+    files = sorted_files(rows)
+    harvests = {
+        files[0].source: Harvest(identifiers=frozenset({"ACC1"}), dates=frozenset({"20240101"})),
+        files[1].source: Harvest(identifiers=frozenset({"Old name"}), dates=frozenset({"19600101"})),
+    }
+    patients = patients_of(files)
+    _, people = plan_export(patients, subjects_of(patients), IDENTITY, harvests, dates="MODIFIED")
+    one, other = sorted(people.values(), key=lambda person: person.uids)
+    assert set(one.identifiers) == {"ACC1", "Old name", "P1", "Doe Jane", "Doe", "Jane"}
+    assert (one.dates, one.uids) == (("19600101", "20240101"), ("1.1", "1.2", "1.4"))
+    assert one.shift_days == IDENTITY.shift_for("id:P1")
+    assert set(other.identifiers) == {"P2", "Roe Rick", "Roe", "Rick"}
+
+
+def test_when_more_is_known_of_a_patient_the_files_of_this_patient_are_made_again() -> None:
+    files = sorted_files(
+        [a_row(patient_id="P1", sop_instance_uid="1.1"), a_row(patient_id="P2", sop_instance_uid="1.2")]
+    )
+    patients = patients_of(files)
+    subjects = subjects_of(patients)
+    more = {files[0].source: Harvest(identifiers=frozenset({"A new name"}))}
+    days = {files[0].source: Harvest(dates=frozenset({"20240101"}))}
+
+    def identities(harvests: dict[str, Harvest]) -> dict[str, str]:
+        orders, _ = plan_export(patients, subjects, IDENTITY, harvests, dates="MODIFIED")
+        return {order.source: order.identity for order in orders}
+
+    before, after = identities({}), identities(more)
+    assert before[files[0].source] != after[files[0].source]
+    assert before[files[1].source] == after[files[1].source]
+    assert identities(days) == before
+
+
+@pytest.mark.parametrize(
+    ("dates", "visits"),
+    [
+        ("REMOVED", ["ses-01", "ses-02", "ses-unknown"]),
+        ("UNMODIFIED", ["ses-20240101", "ses-20240601", "ses-unknown"]),
+        ("MODIFIED", ["ses-20221127", "ses-20230428", "ses-unknown"]),
+    ],
+)
+def test_a_visit_is_named_no_more_than_the_export_tells(dates: str, visits: list[str]) -> None:
+    rows = [
+        a_row(patient_id="P", study_instance_uid="2", study_date="20240601"),
+        a_row(patient_id="P", study_instance_uid="1", study_date="20240101"),
+        a_row(patient_id="P", study_instance_uid="3"),
+    ]
+    subjects = {"id:P": Subject(pseudonym="SUB-0001", shift_days=-400)}
+    orders, _ = plan_export(patients_of(sorted_files(rows)), subjects, IDENTITY, {}, dates=dates)
+    assert [order.target.split("/")[1] for order in orders] == visits
 
 
 # ---- portions
@@ -258,6 +304,51 @@ def test_the_ledger_keeps_the_last_outcome_of_each_source(tmp_path: Path) -> Non
         ledger.keep("two", [ROW], [ROW.source])
         assert ledger.rows() == [ROW]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_many_files_share_is_kept_once_and_goes_with_the_last(tmp_path: Path) -> None:
+    told = {"tally": '{"keep":3}', "cohort": '{"sex":"F"}', "conversion": "equal"}
+    rows = [dataclasses.replace(ROW, source=f"a/{number}.dcm", **told) for number in range(50)]
+
+    def notes() -> list[str]:
+        connection = sqlite3.connect(tmp_path / "export.db")
+        found = [content for (content,) in connection.execute("SELECT content FROM note ORDER BY content")]
+        connection.close()
+        return found
+
+    with Ledger(tmp_path / "export.db") as ledger:
+        ledger.keep("one", rows, [])
+        assert ledger.rows() == sorted(rows, key=lambda row: row.source)
+        assert notes() == ["", '{"keep":3}', '{"sex":"F"}']
+        other = dataclasses.replace(rows[0], tally='{"keep":4}', cohort='{"keep":3}')
+        ledger.keep("one", [other, rows[1]], [row.source for row in rows[2:]])
+        assert ledger.rows() == [other, rows[1]]
+        assert notes() == ["", '{"keep":3}', '{"keep":4}', '{"sex":"F"}']
+        ledger.keep("one", [], [row.source for row in rows])
+        assert (ledger.rows(), notes()) == ([], [""])
+
+
+def test_a_ledger_of_the_first_version_is_taken_over_and_its_files_are_made_again(tmp_path: Path) -> None:
+    """Rows stay, for they tell what stands in the export; the settings go, so that none of them counts as done."""
+    path = tmp_path / "export.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """CREATE TABLE outcome (source TEXT PRIMARY KEY, identity TEXT NOT NULL, target TEXT NOT NULL,
+        reason TEXT NOT NULL, digest TEXT NOT NULL, by_pydicom TEXT NOT NULL);
+        CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+        INSERT INTO fact VALUES ('settings', 'one'); PRAGMA user_version = 1;"""
+    )
+    values = (ROW.source, ROW.identity, ROW.target, ROW.reason, ROW.digest, ROW.by_pydicom)
+    with connection:
+        connection.execute("INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)", values)
+    connection.close()
+    for _ in range(2):
+        with Ledger(path) as ledger:
+            assert (ledger.rows(), ledger.settings()) == ([ROW], "")
+    told = dataclasses.replace(ROW, tally='{"keep":3}')
+    with Ledger(path) as ledger:
+        ledger.keep("two", [told], [])
+        assert (ledger.rows(), ledger.settings()) == ([told], "two")
 
 
 def test_the_ledger_takes_in_everything_or_nothing(tmp_path: Path) -> None:
