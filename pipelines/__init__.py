@@ -12,8 +12,9 @@ check_package_owners()
 set_luigi_defaults()
 
 from pipelines.deidentify import DeidentifyStudy  # noqa: E402 - the defaults must stand before a task class is made
+from pipelines.harvest import HarvestIdentifiers  # noqa: E402
 from pipelines.index import IndexDump  # noqa: E402
 from pipelines.review import PrepareReview  # noqa: E402
 from pipelines.sort import PlanSort, SortStudy  # noqa: E402
 
-__all__ = ["DeidentifyStudy", "IndexDump", "PlanSort", "PrepareReview", "SortStudy"]
+__all__ = ["DeidentifyStudy", "HarvestIdentifiers", "IndexDump", "PlanSort", "PrepareReview", "SortStudy"]

@@ -20,6 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.base import forget_plan, load_study, now
+from pipelines.deidentify import profile_of
+from pipelines.lookup import look_up_patient
+from pipelines.recover import recover_files
+from pipelines.vocabulary import propose_words
 from tasks import __version__
 from tasks.config import read_study
 from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
@@ -39,12 +43,16 @@ _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
     "review": ("Pillow",),
     "codecs": ("pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
+    "conversion": ("dcm2niix",),
+    "recovery": ("cryptography",),
     "parquet": ("pyarrow",),
 }
 _NEEDED_FOR = {
     "core": "SortStudy and DeidentifyStudy",
     "review": "the pictures of PrepareReview and of the viewer",
     "codecs": "pictures of compressed images (JPEG 2000, JPEG-LS, RLE)",
+    "conversion": "the audit's comparison of what dcm2niix makes before and after",
+    "recovery": "an encrypted key map, and identities sealed into the export for recovery",
     "parquet": "tables of series as Parquet (scanward index export)",
 }
 
@@ -55,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 if all is well, 1 if `doctor` found something missing that is needed, else a fault's own code.
+        The exit code: 0 if all is well, 1 if `doctor` found something missing that is needed or `lookup` found nobody,
+        else a fault's own code.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -132,7 +141,48 @@ def _parser() -> argparse.ArgumentParser:
         help="the kind of image, by which X/Z/D and the like are resolved at its top level; default: MR Image Storage",
     )
     profile.set_defaults(act=_profile)
-    for command in (doctor, status, plan, undo, export):
+
+    vocabulary = commands.add_parser(
+        "vocabulary",
+        help="propose words for the study's own vocabulary of descriptors",
+        description="Print words that stand in the descriptors (descriptions, protocol and sequence names) of several "
+        "patients and would be masked in the export, with the number of patients that have them. A person chooses.",
+    )
+    vocabulary.add_argument(
+        "--at-least", type=_at_least_one, default=2, metavar="N", help="patients that must have a word; default: 2"
+    )
+    vocabulary.set_defaults(act=propose_words)
+
+    lookup = commands.add_parser(
+        "lookup",
+        help="tell whom a pseudonym stands for, or what a patient or a UID is called in the export",
+        description="Print who is who: whom a pseudonym stands for, under which pseudonym a patient is, what a UID was "
+        "or became. Each question is written down in the key map with its time and who asked. What is printed "
+        "identifies patients; it goes to the terminal and into no file.",
+    )
+    lookup.add_argument(
+        "question",
+        nargs="?",
+        metavar="PSEUDONYM|PATIENT_ID|UID",
+        help="what to look up; - reads it from standard input, so that it stays out of the shell's history",
+    )
+    lookup.add_argument("--log", action="store_true", help="list instead who asked whom they wanted to know, and when")
+    lookup.set_defaults(act=look_up_patient)
+
+    recover = commands.add_parser(
+        "recover",
+        help="put the originals back into exported files that hold them, with the key they were encrypted for",
+        description="Decrypt the Encrypted Attributes Sequence of exported files ([deidentify] recovery_certificate) "
+        "and write them with their original attributes into a folder. Patients can be read there.",
+    )
+    recover.add_argument("files", nargs="+", type=Path, metavar="FILE", help="exported files, or folders of them")
+    recover.add_argument("--key", type=Path, required=True, metavar="KEY.pem", help="the private key, mode 0600")
+    recover.add_argument(
+        "--certificate", type=Path, required=True, metavar="CERT.pem", help="the certificate that it belongs to"
+    )
+    recover.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    recover.set_defaults(act=recover_files)
+    for command in (doctor, status, plan, undo, export, vocabulary, lookup):
         command.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
         command.add_argument("--dump", metavar="DIR", help="stands in for the key of the study file")
         command.add_argument("--workspace", metavar="DIR", help="stands in for the key of the study file")
@@ -276,11 +326,11 @@ def _profile(options: argparse.Namespace) -> int:
     # De-identification needs pydicom and the standard's tables; the other commands start without.
     from pydicom.uid import UID  # noqa: PLC0415
 
-    from tasks.deidentify.profile import DEFAULT_PROFILE, REFUSAL_REASONS, Profile, sop_class_verdict  # noqa: PLC0415
+    from tasks.deidentify.profile import DEFAULT_PROFILE, REFUSAL_REASONS, sop_class_verdict  # noqa: PLC0415
 
     profile = DEFAULT_PROFILE
     if options.study is not None:
-        profile = Profile.of(read_study(options.study).deidentify.options)
+        profile = profile_of(read_study(options.study).deidentify)
     refusal = sop_class_verdict(options.sop_class, [], "", "", "")
     if refusal is not None:
         name = f"No object of the class {options.sop_class!r} is exported."

@@ -13,6 +13,7 @@ import errno
 import gc
 import json
 import os
+import pwd
 import shutil
 import signal
 import sys
@@ -27,7 +28,7 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from tasks import __version__
-from tasks.config import StudySettings, read_study
+from tasks.config import DeidentifySettings, StudySettings, read_study
 from tasks.errors import DumpError, ScanwardError, StudyFileError, UsageError
 from tasks.files import make_folder, sweep_temporaries, temporary_sibling, write_json
 from tasks.index.scan import Inventory, Quiet, scan_dump
@@ -39,7 +40,7 @@ from tasks.sort.visit import VisitTableError, read_visit_overrides
 from tasks.status import RECEIPTS
 from tasks.workspace import Workspace, open_workspace
 
-STAGES = ("Indexing", "Planning", "Sorting", "De-identifying", "Preparing")
+STAGES = ("Indexing", "Planning", "Sorting", "Collecting", "De-identifying", "Preparing")
 """The stages, as progress shows them."""
 
 BOARD = ProgressBoard(STAGES)
@@ -409,6 +410,37 @@ def holds_something(folder: Path) -> bool:
             return any(True for _ in entries)
     except OSError:
         return False
+
+
+def user_name() -> str:
+    """Read who runs this process: by the process's own user ID, because LOGNAME and its like anybody can set."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def key_map_passphrase(settings: DeidentifySettings) -> bytes | None:
+    """Read the passphrase of the key map from where the study file says; None if it names no place.
+
+    Raises
+    ------
+    KeyMapError
+        If it is not there, is too short, or others may read it.
+    MissingPackageError
+        If the package that encrypts is not installed.
+    """
+    # De-identification needs pydicom; SortStudy runs without.
+    from tasks.deidentify.keymap import checked_passphrase, load_passphrase  # noqa: PLC0415
+    from tasks.deidentify.sealed import require_cipher  # noqa: PLC0415
+
+    name = settings.key_map_passphrase_variable
+    if settings.key_map_passphrase_file is None and not name:
+        return None
+    require_cipher()
+    if settings.key_map_passphrase_file is not None:
+        return load_passphrase(settings.key_map_passphrase_file)
+    return checked_passphrase(os.fsencode(os.environ.get(name, "")), f"the environment variable {name}")
 
 
 def now() -> dt.datetime:

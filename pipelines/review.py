@@ -66,7 +66,7 @@ class PrepareReview(StageTask):
         """Name the export, and which series are incomplete."""
         export = self.requires()
         receipt = export.receipt()
-        plan = export.requires().requires().receipt()
+        plan = export.requires().requires().requires().receipt()
         if receipt is None or plan is None or not export.complete():
             return ""
         return digest_of([receipt.output_digest, plan.facts["gaps"]])

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import StudyFileError
 
@@ -88,10 +88,11 @@ OptionName = Literal[
     "retain_patient_characteristics",
     "retain_longitudinal_full_dates",
     "retain_longitudinal_modified_dates",
+    "clean_descriptors",
 ]
 """The options of PS3.15 section E.3 that are done, by the names of their columns in table E.1-1."""
 
-_NOT_DONE = frozenset({"clean_descriptors", "clean_structured_content", "clean_graphics"})
+_NOT_DONE = frozenset({"clean_structured_content", "clean_graphics"})
 """The other columns of that table."""
 
 
@@ -117,6 +118,55 @@ def _require_options(value: Any) -> Any:
     return tuple(value)
 
 
+_Size = Annotated[int, Field(ge=1, le=65_535)]
+_Place = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class RegionSettings(_Section):
+    """`[[deidentify.regions]]`: what is blacked out in the images of one kind of device."""
+
+    manufacturer: str | None = None
+    """Pattern (`*`, `?`) of Manufacturer, case ignored; left out it fits any, empty it fits what is absent."""
+
+    model: str | None = None
+    """Of Manufacturer's Model Name."""
+
+    software_version: str | None = None
+    """Of Software Versions."""
+
+    modality: str | None = None
+    """Of Modality."""
+
+    image_type: str | None = None
+    """Of Image Type, its values joined by backslashes."""
+
+    rows: _Size | None = None
+    """The images' height in pixels."""
+
+    columns: _Size | None = None
+    """The images' width in pixels."""
+
+    areas: Annotated[tuple[tuple[_Place, _Place, _Place, _Place], ...], Field(min_length=1)]
+    """What is blacked out in every frame: x0, y0, x1, y1 in pixels, counted from 0, the last ones not included."""
+
+    release: bool = False
+    """Whether such images are exported although they are of a kind that is refused for the text in their pixels."""
+
+    checked: str = ""
+    """Who looked at such images and when; needed for `release` without text recognition. It stays in this file."""
+
+    @model_validator(mode="after")
+    def _require_sense(self) -> RegionSettings:
+        signature = (self.manufacturer, self.model, self.software_version, self.modality, self.image_type)
+        if all(part is None for part in signature):
+            raise ValueError("fits every device: name manufacturer, model, software_version, modality or image_type")
+        if any(x0 >= x1 or y0 >= y1 for x0, y0, x1, y1 in self.areas):
+            raise ValueError("has an area without a pixel: it is x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        if self.release and None in (self.manufacturer, self.model, self.rows, self.columns):
+            raise ValueError("releases images, so it has to name manufacturer, model, rows and columns")
+        return self
+
+
 class DeidentifySettings(_Section):
     """`[deidentify]`: what is kept of an image, and who becomes whom."""
 
@@ -124,14 +174,61 @@ class DeidentifySettings(_Section):
         "retain_patient_characteristics",
         "retain_longitudinal_modified_dates",
         "retain_safe_private",
+        "clean_descriptors",
     )
-    """What is retained beyond the Basic Profile of PS3.15; none is the bare profile."""
+    """What is retained or cleaned beyond the Basic Profile of PS3.15; none is the bare profile."""
+
+    vocabulary: tuple[str, ...] = ()
+    """Words of the study's own that may stand in descriptors; `scanward vocabulary` proposes some."""
 
     pseudonyms: _NamedPath | None = None
     """CSV with the columns patient_id and pseudonym; patients it does not name get the next free number."""
 
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,12}$")] = "SUB"
     """What numbered pseudonyms begin with."""
+
+    same_patient: _NamedPath | None = None
+    """CSV with the columns patient_id and same_as: a patient's further IDs, and the one that stands for all."""
+
+    whole_weeks: bool = False
+    """Whether dates move by multiples of 7 days, so that the day of the week stays."""
+
+    key_map_passphrase_file: _NamedPath | None = None
+    """File, mode 0600, with the passphrase under which the key map is encrypted."""
+
+    key_map_passphrase_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    """Or the name of the environment variable that holds it; empty for none."""
+
+    recovery_certificate: _NamedPath | None = None
+    """Certificate (PEM, RSA) of whoever may recover: each exported file holds its originals, encrypted for them."""
+
+    smallest_cohort: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """The report warns of groups of fewer subjects who share age, sex and site."""
+
+    regions: tuple[RegionSettings, ...] = ()
+    """What is blacked out in which images."""
+
+    ocr: Literal["off", "suspects", "all"] = "off"
+    """Which exported images text recognition looks at; one that shows text goes to quarantine."""
+
+    compare_conversion: Literal["auto", "always", "never"] = "auto"
+    """Whether each series is converted by dcm2niix before and after, and kept back if that differs; `auto` where the
+    program is installed and the options keep what it reads."""
+
+    @model_validator(mode="after")
+    def _require_one_passphrase(self) -> DeidentifySettings:
+        if self.key_map_passphrase_file is not None and self.key_map_passphrase_variable:
+            raise ValueError("names the passphrase twice: give key_map_passphrase_file or key_map_passphrase_variable")
+        return self
+
+    @model_validator(mode="after")
+    def _require_a_second_look(self) -> DeidentifySettings:
+        for number, region in enumerate(self.regions):
+            if region.release and self.ocr == "off" and not region.checked.strip():
+                raise ValueError(
+                    f"regions.{number} releases images unseen: set ocr, or say in `checked` who looked at them and when"
+                )
+        return self
 
 
 class ChunkSettings(_Section):
@@ -202,10 +299,14 @@ def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path |
             "workspace": (workspace.absolute() if workspace is not None else base / settings.workspace),
             "sort": settings.sort.model_copy(update={"visits": settings.sort.visits and base / settings.sort.visits}),
             "deidentify": settings.deidentify.model_copy(
-                update={"pseudonyms": settings.deidentify.pseudonyms and base / settings.deidentify.pseudonyms}
+                update={name: base / named for name in _PATHS if (named := getattr(settings.deidentify, name))}
             ),
         }
     )
+
+
+_PATHS = ("pseudonyms", "same_patient", "key_map_passphrase_file", "recovery_certificate")
+"""The keys of `[deidentify]` that name files."""
 
 
 def _describe(error: Any) -> str:

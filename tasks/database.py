@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,8 @@ class Database:
         The statements that make its tables.
     version
         Of the schema; a file of another version is refused, not guessed at.
+    upgrades
+        By older version that is not refused: the statements that make the present tables of it.
 
     Raises
     ------
@@ -36,7 +38,9 @@ class Database:
         If the file system refuses, or another run is writing; every method may raise these.
     """
 
-    def __init__(self, path: Path, schema: Sequence[str], version: int) -> None:
+    def __init__(
+        self, path: Path, schema: Sequence[str], version: int, upgrades: Mapping[int, Sequence[str]] | None = None
+    ) -> None:
         self._path = path
         with refusals_named(path.parent):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -48,15 +52,18 @@ class Database:
             ((tables,),) = self._read("SELECT count(*) FROM sqlite_master")
             if found == 0 and tables:
                 problem = "it is a database of another program"
-            elif found == 0:
-                with self._transaction():
-                    for statement in schema:
-                        self._connection.execute(statement)
-                    self._connection.execute(f"PRAGMA user_version = {version:d}")
+            else:
+                statements = schema if found == 0 else (upgrades or {}).get(found)
+                if statements is not None:
+                    with self._transaction():
+                        for statement in statements:
+                            self._connection.execute(statement)
+                        self._connection.execute(f"PRAGMA user_version = {version:d}")
+                    found = version
         except BaseException:
             self._connection.close()
             raise
-        if found not in (0, version):
+        if not problem and found != version:
             problem = f"it has the format {found}, not {version}"
         if problem:
             self._connection.close()

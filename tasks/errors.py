@@ -110,10 +110,10 @@ class UnaccountedError(ScanwardError):
 
 
 class KeyMapError(ScanwardError):
-    """The key map, the secret or the list of pseudonyms cannot be used."""
+    """The key map, its passphrase, the secret or a list of patients cannot be used."""
 
     sentence = "The {what} {path} cannot be used: {problem}."
-    hint = "Restore it from a copy; a new one would give every patient another pseudonym."
+    hint = "{remedy}."
     exit_code = 9
 
 
@@ -139,6 +139,14 @@ class PackageConflictError(ScanwardError):
     sentence = "The package name {name} belongs to {stranger} in this environment."
     hint = "Install scanward into an environment of its own."
     exit_code = 13
+
+
+class RecoveryError(ScanwardError):
+    """What the Encrypted Attributes Sequence is made or read with cannot be used, or the file holds none that opens."""
+
+    sentence = "The {what} {path} cannot be used: {problem}."
+    hint = "{remedy}."
+    exit_code = 14
 
 
 def error_table() -> list[tuple[int, str, str, str]]:

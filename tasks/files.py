@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,23 +145,29 @@ def database_refusals_named(path: Path) -> Iterator[None]:
 
 
 def sweep_temporaries(folder: Path, *, deep: bool = True) -> int:
-    """Remove what an interrupted run left unfinished in `folder`; return how many files that were.
+    """Remove what an interrupted run left unfinished in `folder`, files and folders; return how many that were.
 
-    Files of a process that still lives are left alone. Unless `deep`, folders below are not looked into.
+    Those of a process that still lives are left alone. Unless `deep`, other folders below are not looked into.
     """
     swept = 0
     for parent, folders, names in os.walk(folder):
-        if not deep:
-            folders.clear()
-        for name in names:
-            if not name.startswith(TEMPORARY_PREFIX):
-                continue
-            owner = name[len(TEMPORARY_PREFIX) :].split("-", 1)[0]
-            if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
-                continue
+        for name in filter(_is_left_over, names):
             os.unlink(os.path.join(parent, name))
             swept += 1
+        for name in filter(_is_left_over, folders):
+            # A program that it started may still be writing there.
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+            swept += 1
+        folders[:] = [name for name in folders if deep and not name.startswith(TEMPORARY_PREFIX)]
     return swept
+
+
+def _is_left_over(name: str) -> bool:
+    """Tell whether a name is that of something unfinished on which nobody works any longer."""
+    if not name.startswith(TEMPORARY_PREFIX):
+        return False
+    owner = name[len(TEMPORARY_PREFIX) :].split("-", 1)[0]
+    return not owner.isdigit() or int(owner) == os.getpid() or not _alive(int(owner))
 
 
 def _alive(process: int) -> bool:

@@ -13,6 +13,7 @@ RECEIPTS = {
     "index": "Index",
     "plan": "Plan",
     "sort": "Sort",
+    "harvest": "Collect identifiers",
     "deidentify": "De-identify",
     "prepare-review": "Prepare review",
 }

@@ -11,6 +11,12 @@ from pathlib import Path
 from tasks.errors import DamagedRecordError, WorkspaceError
 from tasks.files import make_folder, refusals_named, write_atomically
 
+EXPORT_REPORT = "deidentification.json"
+EXPORT_REPORT_PAGE = "deidentification.html"
+EXPORT_CHECKSUMS = "deidentification.sha256"
+EXPORT_PAPERS = frozenset({EXPORT_REPORT, EXPORT_REPORT_PAGE, EXPORT_CHECKSUMS})
+"""What lies at the top of the export beside the subjects' folders and is no image."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
@@ -61,6 +67,11 @@ class Workspace:
     def key_map(self) -> Path:
         """Which patient is which subject (SQLite, mode 0600)."""
         return self.identified / "keymap.db"
+
+    @property
+    def findings(self) -> Path:
+        """What was collected of what points at patients."""
+        return self.identified / "findings.db"
 
     @property
     def secret(self) -> Path:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tasks.deidentify.audit import Expectation, audit_file
+from tasks.deidentify.audit.compare import Expectation, audit_file
+from tasks.deidentify.audit.conversion import Converter, Sought, Verdict
+from tasks.deidentify.audit.pixels import Region
+from tasks.deidentify.cohort import read_facts
 from tasks.deidentify.identity import Identity, Subject
 from tasks.deidentify.ledger import ExportRow
+from tasks.deidentify.ocr import OcrMode, TextReader, look_for_text
 from tasks.deidentify.plan import ExportOrder, Person
 from tasks.deidentify.profile import Profile
 from tasks.deidentify.rewrite import RefusalError, rewrite
@@ -22,6 +27,23 @@ from tasks.files import fsync_folder, make_folder, refusals_named, temporary_sib
 VANISHED = "vanished"
 AUDIT_PREFIX = "audit-"
 """What the reason codes of files that the audit refused begin with; its findings follow."""
+
+_CHANGES_OF_IMAGES = frozenset({"pixel_areas", "pixel_unused_bits"})
+"""What `Rewritten.tally` counts where areas were blacked out, or bits beside the stored values cleaned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What came of one order, before it is put anywhere: nothing at all where it was refused."""
+
+    order: ExportOrder
+    content: bytes | None = None
+    reason: str = ""
+    by_pydicom: str = ""
+    same_image: bool = True
+    conversion: str = ""
+    codes: tuple[str, ...] = ()
+    tally: str = ""
 
 
 def export_files(
@@ -34,6 +56,9 @@ def export_files(
     profile: Profile,
     identity: Identity,
     advance: Callable[[int], None],
+    converter: Converter | None = None,
+    reader: TextReader | None = None,
+    ocr: OcrMode = "off",
 ) -> list[ExportRow]:
     """Carry out export orders.
 
@@ -43,13 +68,17 @@ def export_files(
     Parameters
     ----------
     orders, people
-        As `plan_export` makes them.
+        As `plan_export` makes them; a series stands together.
     sorted_tree, export, quarantine
         Where sources lie, and where results go.
     profile, identity
         How.
     advance
         Called with the number of files done since the last call.
+    converter
+        Converts each series before and after, as the last part of the audit; without it that part is left out.
+    reader, ocr
+        What looks for text in exported images, and in which; without a reader nothing does.
 
     Returns
     -------
@@ -57,64 +86,119 @@ def export_files(
         One for each order, in their order.
     """
     codes = tuple(code for code, _ in profile.codes())
+    # What the audit holds to be black it works out by itself, from the study's words.
+    regions = tuple(Region(*(getattr(rule, name) for name in Region._fields)) for rule in profile.regions)
     expectations = {
         name: Expectation(
             pseudonym=name,
             shift_days=person.shift_days,
             identifiers=frozenset(person.identifiers),
             uids=frozenset(person.uids),
+            dates=frozenset(person.dates),
             codes=codes,
+            regions=regions,
         )
         for name, person in people.items()
     }
     rows: list[ExportRow] = []
     folders: set[Path] = set()
-    for order in orders:
-        expected = expectations[order.pseudonym]
-        subject = Subject(pseudonym=order.pseudonym, shift_days=expected.shift_days)
-        content, reason, by_pydicom = _make(sorted_tree / order.source, subject, expected, profile, identity)
-        target = export / order.target
-        if content is not None and not reason:
-            _put(content, target, folders)
-            with contextlib.suppress(FileNotFoundError):
-                (quarantine / order.target).unlink()
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                # An earlier run may have exported this very name under other settings.
-                target.unlink()
-            if content is not None:
-                _put(content, quarantine / order.target, folders, private=True)
-        rows.append(
-            ExportRow(
-                source=order.source,
-                identity=order.identity,
-                target=order.target,
-                reason=reason,
-                digest=hashlib.sha256(content).hexdigest() if content is not None and not reason else "",
-                by_pydicom=by_pydicom,
-            )
-        )
+
+    def make(order: ExportOrder) -> _Made:
+        made = _make(order, expectations[order.pseudonym], sorted_tree, profile, identity)
+        if reader is not None and made.content is not None and not made.reason:
+            made = replace(made, reason=look_for_text(made.content, reader, ocr, codes=made.codes))
         advance(1)
+        return made
+
+    for _, series in itertools.groupby(orders, key=lambda order: order.target.rpartition("/")[0]):
+        made: Generator[_Made, None, None] = (make(order) for order in series)
+        if converter is not None:
+            made = _compared(made, expectations, sorted_tree, converter)
+        with contextlib.closing(made):
+            rows += [_settle(one, export, quarantine, folders) for one in made]
     for folder in sorted(folders):
         fsync_folder(folder)
     return rows
 
 
-def _make(
-    source: Path, subject: Subject, expected: Expectation, profile: Profile, identity: Identity
-) -> tuple[bytes | None, str, str]:
-    """Return the new content, the reason why it may not be exported, and why pydicom had to read it."""
+def _make(order: ExportOrder, expected: Expectation, sorted_tree: Path, profile: Profile, identity: Identity) -> _Made:
     try:
-        original = source.read_bytes()
+        original = (sorted_tree / order.source).read_bytes()
     except FileNotFoundError:
-        return None, VANISHED, ""
+        return _Made(order=order, reason=VANISHED)
+    subject = Subject(pseudonym=order.pseudonym, shift_days=expected.shift_days)
     try:
-        result = rewrite(original, profile=profile, identity=identity, subject=subject)
+        result = rewrite(original, profile=profile, identity=identity, subject=subject, known=expected.identifiers)
     except RefusalError as refusal:
-        return None, refusal.reason, ""
+        return _Made(order=order, reason=refusal.reason)
     findings = audit_file(original, result.content, expected)
-    reason = AUDIT_PREFIX + "+".join(findings) if findings else ""
-    return result.content, reason, result.by_pydicom
+    return _Made(
+        order=order,
+        content=result.content,
+        reason=AUDIT_PREFIX + "+".join(findings) if findings else "",
+        by_pydicom=result.by_pydicom,
+        same_image=_CHANGES_OF_IMAGES.isdisjoint(result.tally),
+        codes=result.codes,
+        tally=json.dumps(dict(result.tally), sort_keys=True, separators=(",", ":")),
+    )
+
+
+def _compared(
+    made: Iterable[_Made], expectations: dict[str, Expectation], sorted_tree: Path, converter: Converter
+) -> Generator[_Made, None, None]:
+    """Hold the files of a series back until it was converted before and after; if that differs, refuse them all.
+
+    Until then they lie in the converter's folder: the export never holds what was not audited to the end. A file whose
+    image was changed on purpose is not compared.
+    """
+    with converter.comparison() as comparison:
+        held: list[tuple[_Made, Path | None]] = []
+        for one in made:
+            kept = None
+            if one.content is not None:
+                is_compared = one.same_image and not one.reason
+                kept = comparison.keep(one.content, source=sorted_tree / one.order.source if is_compared else None)
+            held.append((replace(one, content=None), kept))
+        expected = expectations[held[0][0].order.pseudonym]
+        compared = comparison.run(
+            Sought(pseudonym=expected.pseudonym, identifiers=expected.identifiers, codes=frozenset(expected.codes))
+        )
+        for one, kept in held:
+            whole = replace(one, content=kept.read_bytes() if kept is not None else None)
+            if one.same_image and kept is not None and not one.reason:
+                reason = AUDIT_PREFIX + "+".join(compared.findings) if compared.findings else ""
+                whole = replace(whole, reason=reason, conversion=str(compared))
+            yield whole
+
+
+def _settle(made: _Made, export: Path, quarantine: Path, folders: set[Path]) -> ExportRow:
+    """Put a file where it belongs, and take away what an earlier run left of it where it no longer does."""
+    order, content = made.order, made.content
+    target, refused = export / order.target, quarantine / order.target
+    digest = tally = cohort = ""
+    if content is not None and not made.reason:
+        _put(content, target, folders)
+        digest = hashlib.sha256(content).hexdigest()
+        tally, cohort = made.tally, read_facts(content)
+        with contextlib.suppress(FileNotFoundError):
+            refused.unlink()
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            # An earlier run may have exported this very name under other settings.
+            target.unlink()
+        if content is not None:
+            _put(content, refused, folders, private=True)
+    return ExportRow(
+        source=order.source,
+        identity=order.identity,
+        target=order.target,
+        reason=made.reason,
+        digest=digest,
+        by_pydicom=made.by_pydicom,
+        conversion=made.conversion or ("" if made.reason else Verdict.NOT_RUN),
+        tally=tally,
+        cohort=cohort,
+    )
 
 
 def _put(content: bytes, target: Path, folders: set[Path], *, private: bool = False) -> None:

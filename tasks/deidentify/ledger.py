@@ -8,12 +8,30 @@ from pathlib import Path
 
 from tasks.database import Database
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_NOTES = (
+    # What many files share is kept once and told by its number.
+    "CREATE TABLE note (number INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE)",
+    "INSERT INTO note VALUES (0, '')",
+)
 _SCHEMA = (
     """CREATE TABLE outcome (source TEXT PRIMARY KEY, identity TEXT NOT NULL, target TEXT NOT NULL,
-    reason TEXT NOT NULL, digest TEXT NOT NULL, by_pydicom TEXT NOT NULL)""",
+    reason TEXT NOT NULL, digest TEXT NOT NULL, by_pydicom TEXT NOT NULL, conversion TEXT NOT NULL DEFAULT '',
+    tally INTEGER NOT NULL DEFAULT 0, cohort INTEGER NOT NULL DEFAULT 0)""",
     "CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    *_NOTES,
 )
+_UPGRADES = {
+    1: (
+        *_NOTES,
+        "ALTER TABLE outcome ADD COLUMN conversion TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outcome ADD COLUMN tally INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outcome ADD COLUMN cohort INTEGER NOT NULL DEFAULT 0",
+        # Too little is known of how these files were made: every one is made again. The rows stay, for they tell what
+        # earlier runs put into the export.
+        "DELETE FROM fact WHERE name = 'settings'",
+    )
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +52,13 @@ class ExportRow:
         SHA-256 of the exported file, or empty.
     by_pydicom
         Why pydicom had to read it, or empty.
+    conversion
+        What comparing the conversions of its series gave: a word of `conversion.Verdict`, and behind a colon what
+        differs; empty if the file was refused before.
+    tally
+        `Rewritten.tally` as a JSON object; empty if the file was not exported.
+    cohort
+        What the exported file tells of its subject, by `cohort.read_facts`; empty if it was not exported.
     """
 
     source: str
@@ -42,6 +67,9 @@ class ExportRow:
     reason: str
     digest: str
     by_pydicom: str
+    conversion: str = ""
+    tally: str = ""
+    cohort: str = ""
 
 
 class Ledger(Database):
@@ -59,7 +87,7 @@ class Ledger(Database):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, _SCHEMA, _SCHEMA_VERSION)
+        super().__init__(path, _SCHEMA, _SCHEMA_VERSION, _UPGRADES)
 
     def settings(self) -> str:
         """Return the digest of the settings that the outcomes were made with."""
@@ -67,10 +95,25 @@ class Ledger(Database):
         return str(rows[0][0]) if rows else ""
 
     def rows(self) -> list[ExportRow]:
-        """List every outcome, sorted by source."""
-        cursor = self._read("SELECT source, identity, target, reason, digest, by_pydicom FROM outcome ORDER BY source")
+        """List every outcome, sorted by source; rows that tell the same share one text."""
+        notes = dict(self._read("SELECT number, content FROM note"))
+        rows = self._read(
+            "SELECT source, identity, target, reason, digest, by_pydicom, conversion, tally, cohort "
+            "FROM outcome ORDER BY source"
+        )
         return [
-            ExportRow(source=s, identity=i, target=t, reason=r, digest=d, by_pydicom=b) for s, i, t, r, d, b in cursor
+            ExportRow(
+                source=source,
+                identity=identity,
+                target=target,
+                reason=reason,
+                digest=digest,
+                by_pydicom=by_pydicom,
+                conversion=conversion,
+                tally=notes[tally],
+                cohort=notes[cohort],
+            )
+            for source, identity, target, reason, digest, by_pydicom, conversion, tally, cohort in rows
         ]
 
     def keep(self, settings: str, added: Iterable[ExportRow], removed: Iterable[str]) -> None:
@@ -78,7 +121,25 @@ class Ledger(Database):
         with self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO fact VALUES ('settings', ?)", (settings,))
             self._connection.executemany("DELETE FROM outcome WHERE source = ?", ((source,) for source in removed))
+            numbers = {content: number for number, content in self._read("SELECT number, content FROM note")}
             self._connection.executemany(
-                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?)",
-                ((r.source, r.identity, r.target, r.reason, r.digest, r.by_pydicom) for r in added),
+                "INSERT OR REPLACE INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        *(row.source, row.identity, row.target, row.reason, row.digest, row.by_pydicom, row.conversion),
+                        *(self._number(row.tally, numbers), self._number(row.cohort, numbers)),
+                    )
+                    for row in added
+                ),
             )
+            self._connection.execute(
+                "DELETE FROM note WHERE number AND number NOT IN "
+                "(SELECT tally FROM outcome UNION SELECT cohort FROM outcome)"
+            )
+
+    def _number(self, content: str, numbers: dict[str, int]) -> int:
+        """Return the number of a note, which is taken in if it is new."""
+        if content not in numbers:
+            added = self._connection.execute("INSERT INTO note (content) VALUES (?)", (content,))
+            numbers[content] = int(added.lastrowid or 0)
+        return numbers[content]

@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from tasks.deidentify.audit import name_parts
+from tasks.deidentify.harvest import Harvest, name_parts, whole
 from tasks.deidentify.identity import Identity, Subject, patient_key, shift_date
 from tasks.errors import DamagedRecordError
 from tasks.files import write_atomically
 from tasks.index.row import IndexRow, SharedHeader
+from tasks.receipt import digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class ExportOrder:
     source, target
         Below the sorted tree, and below the export.
     identity
-        Names the source's content.
+        Names the source's content, and what is known of the patient: when that grows, the file is made again.
     pseudonym
         The subject; the key into the chunk's people.
     """
@@ -69,31 +71,51 @@ class Person:
     ----------
     shift_days
         See `Subject`.
-    identifiers, uids
-        Everything the index knows of the patient that must not be found in the export.
+    identifiers, dates, uids
+        Everything that is known of the patient and must not be found in the export.
     """
 
     shift_days: int
     identifiers: tuple[str, ...]
+    dates: tuple[str, ...]
     uids: tuple[str, ...]
 
 
-def patients_of(files: Iterable[SortedFile]) -> dict[str, list[SortedFile]]:
-    """Group files by patient."""
+def patients_of(
+    files: Iterable[SortedFile], joined: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[SortedFile]]:
+    """Group files by patient; `joined` gives for the further IDs of a patient the one that stands for all."""
     groups: dict[str, list[SortedFile]] = defaultdict(list)
     for file in files:
         shared = file.owner
-        groups[patient_key(shared.patient_id, shared.patient_name, shared.study_instance_uid)].append(file)
+        patient_id = joined.get(shared.patient_id, shared.patient_id)
+        groups[patient_key(patient_id, shared.patient_name, shared.study_instance_uid)].append(file)
     return groups
 
 
 def plan_export(
-    patients: Mapping[str, Sequence[SortedFile]], subjects: Mapping[str, Subject], identity: Identity
+    patients: Mapping[str, Sequence[SortedFile]],
+    subjects: Mapping[str, Subject],
+    identity: Identity,
+    harvests: Mapping[str, Harvest],
+    *,
+    dates: str,
 ) -> tuple[list[ExportOrder], dict[str, Person]]:
     """Name the exported files and collect what is known of each patient.
 
-    The export's tree is subject / visit / series / instance. A visit is named by its moved date, a series by its
-    number and a keyed tag, so that nothing in a name leads back.
+    The export's tree is subject / visit / series / instance. A visit is named by its date as the export tells it, or
+    by its number where the export tells none; a series by its number and a keyed tag: no name leads back.
+
+    Parameters
+    ----------
+    patients, subjects
+        By patient.
+    identity
+        Gives the keyed tags.
+    harvests
+        What each file holds of its patient, by source.
+    dates
+        What becomes of dates: `Profile.temporal_information`.
 
     Returns
     -------
@@ -104,10 +126,13 @@ def plan_export(
     people: dict[str, Person] = {}
     for patient, files in patients.items():
         subject = subjects[patient]
-        people[subject.pseudonym] = _describe(files, subject)
+        person = _describe(files, subject, harvests)
+        people[subject.pseudonym] = person
+        known = digest_of(person.identifiers)[:16]
+        visits = _name_visits(files, subject, dates)
         by_target: dict[str, list[SortedFile]] = defaultdict(list)
         for file in files:
-            by_target[_target(file.row, subject, identity)].append(file)
+            by_target[_target(file.row, subject, visits[_day(file.row)], identity)].append(file)
         for target, group in by_target.items():
             for file in group:
                 # Files that share a SOP Instance UID are told apart by a keyed tag of their place in the sorted tree.
@@ -116,7 +141,7 @@ def plan_export(
                     ExportOrder(
                         source=file.source,
                         target=f"{name}.dcm",
-                        identity=file.identity,
+                        identity=f"{file.identity}-{known}",
                         pseudonym=subject.pseudonym,
                     )
                 )
@@ -152,35 +177,41 @@ def read_orders(path: Path) -> tuple[list[ExportOrder], dict[str, Person]]:
         content = json.loads(path.read_bytes())
         orders = [ExportOrder(**order) for order in content["orders"]]
         people = {
-            name: Person(shift_days=p["shift_days"], identifiers=tuple(p["identifiers"]), uids=tuple(p["uids"]))
-            for name, p in content["people"].items()
+            name: Person(
+                shift_days=person["shift_days"],
+                identifiers=tuple(person["identifiers"]),
+                dates=tuple(person["dates"]),
+                uids=tuple(person["uids"]),
+            )
+            for name, person in content["people"].items()
         }
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise DamagedRecordError(path=path, problem="it is not there or was cut") from fault
     return orders, people
 
 
-def _describe(files: Iterable[SortedFile], subject: Subject) -> Person:
-    identifiers: set[str] = set()
+def _describe(files: Sequence[SortedFile], subject: Subject, harvests: Mapping[str, Harvest]) -> Person:
+    known = Harvest()
+    for harvest in {harvests.get(file.source, known) for file in files}:
+        known |= harvest
     uids: set[str] = set()
-    headers: set[SharedHeader] = set()
+    identifiers = set(known.identifiers)
     for file in files:
         uids.add(file.row.sop_instance_uid)
-        headers |= {file.row.shared, file.owner}
-    for header in headers:
+    for header in {header for file in files for header in (file.row.shared, file.owner)}:
         uids |= {header.study_instance_uid, header.series_instance_uid}
-        identifiers |= name_parts(header.patient_name) | name_parts(header.referring_physician_name)
-        identifiers |= set(header.other_patient_ids.split("\\"))
-        identifiers |= {header.patient_id, header.accession_number, header.study_id, header.station_name}
-        identifiers |= {header.institution_name, header.device_serial_number}
+        # Whom a person said a file belongs to stands in no file.
+        identifiers |= name_parts(header.patient_name) | whole(header.patient_id)
     return Person(
         shift_days=subject.shift_days,
         identifiers=tuple(sorted(identifiers - {""})),
+        dates=tuple(sorted(known.dates)),
         uids=tuple(sorted(uids - {""})),
     )
 
 
-def _target(row: IndexRow, subject: Subject, identity: Identity) -> str:
+def _day(row: IndexRow) -> str:
+    """Return the date of a file's visit as it stands in the header, or nothing if it has none."""
     shared = row.shared
     dates = (
         shared.study_date,
@@ -189,9 +220,25 @@ def _target(row: IndexRow, subject: Subject, identity: Identity) -> str:
         row.acquisition_datetime[:8],
         shared.content_date,
     )
-    shifted = (shift_date(date.encode("ascii", "replace"), subject.shift_days) for date in dates)
-    moved = next((day for day in shifted if day), None)
-    visit = f"ses-{moved.decode()}" if moved else "ses-unknown"
+    days = (shift_date(date.encode("ascii", "replace"), 0) for date in dates)
+    return next((day.decode() for day in days if day), "")
+
+
+def _name_visits(files: Iterable[SortedFile], subject: Subject, dates: str) -> dict[str, str]:
+    """Name each day on which a patient was scanned as far as the export may tell it."""
+    days = sorted({_day(file.row) for file in files} - {""})
+    names = {"": "ses-unknown"}
+    for number, day in enumerate(days, 1):
+        if dates == "REMOVED":
+            names[day] = f"ses-{number:02d}"
+        else:
+            moved = shift_date(day.encode(), subject.shift_days if dates == "MODIFIED" else 0)
+            names[day] = f"ses-{moved.decode()}" if moved else "ses-unknown"
+    return names
+
+
+def _target(row: IndexRow, subject: Subject, visit: str, identity: Identity) -> str:
+    shared = row.shared
     series = f"{_number(shared.series_number, 3)}_{identity.tag(shared.study_instance_uid, shared.series_instance_uid)}"
     return (
         f"{subject.pseudonym}/{visit}/{series}/{_number(row.instance_number, 5)}_{identity.tag(row.sop_instance_uid)}"

@@ -15,6 +15,7 @@ from tasks.review.finding import Finding, finding
 from tasks.review.geometry import Geometry
 from tasks.review.manifest import Entry, Manifest, read_manifest
 from tasks.review.volume import read_series
+from tasks.workspace import EXPORT_PAPERS
 
 GEOMETRY_TOLERANCE = 1e-6
 """How far, in millimetres, a number of the geometry may differ after it was written and read again."""
@@ -181,7 +182,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for parent, folders, names in os.walk(export):
         folders.sort()
         for name in sorted(names):
-            if name.startswith(TEMPORARY_PREFIX):
+            if name.startswith(TEMPORARY_PREFIX) or (parent == os.fspath(export) and name in EXPORT_PAPERS):
                 continue
             path = os.path.normpath(Path(parent) / name)
             if path not in listed:
