@@ -61,7 +61,8 @@ def program() -> Callable[[str], str]:
     """Give a function that finds a program of `.ci/debian-packages.txt` by name, such as `program("dciodvfy")`."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
+        # Servers stand in /usr/sbin, which is not in everybody's PATH.
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin")
         if path is None:
             _cannot_run(f"the program {name} is not installed; .ci/debian-packages.txt names its package")
         return path

@@ -40,7 +40,7 @@ SABOTAGE = {
     ),
     "the key map is opened by pipelines only": ("tasks/deidentify/curious.py", "from tasks.deidentify import keymap"),
     "the audit shares no code with what it checks": (
-        "tasks/deidentify/audit.py",
+        "tasks/deidentify/audit/words.py",
         "from tasks.deidentify import profile",
     ),
 }

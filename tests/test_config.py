@@ -34,6 +34,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.workspace == Path("/srv/trial")
     assert settings.deidentify.pseudonyms == tmp_path / "../list.csv"
     assert (settings.deidentify.prefix, settings.chunks.review_series) == ("SUB", 20)
+    for key in ("pseudonyms", "same_patient", "key_map_passphrase_file", "recovery_certificate"):
+        settings = _read(tmp_path, GOOD + f'[deidentify]\n{key} = "lists/a.csv"\n')
+        assert settings.deidentify.model_dump(exclude_none=True)[key] == tmp_path / "lists/a.csv"
+        assert getattr(_read(tmp_path, GOOD).deidentify, key) is None
     settings = _read(tmp_path, GOOD + '[sort]\nvisits = "lists/visits.csv"\n')
     assert settings.sort.visits == tmp_path / "lists/visits.csv"
 
@@ -49,7 +53,12 @@ def test_what_is_not_said_is_as_it_is_for_most(tmp_path: Path) -> None:
     assert settings.review.incomplete == "flag"
 
 
-OPTIONS = ("retain_patient_characteristics", "retain_longitudinal_modified_dates", "retain_safe_private")
+OPTIONS = (
+    "retain_patient_characteristics",
+    "retain_longitudinal_modified_dates",
+    "retain_safe_private",
+    "clean_descriptors",
+)
 
 
 def test_options_are_those_of_the_profile(tmp_path: Path) -> None:
@@ -119,6 +128,8 @@ place = "symlink"
 visit_gap_hours = 12
 [deidentify]
 options = ["retain_uids", "retain_longitudinal_full_dates"]
+whole_weeks = true
+key_map_passphrase_variable = "TRIAL_PASSPHRASE"
 [review]
 incomplete = "wait"
 """
@@ -134,6 +145,8 @@ incomplete = "wait"
     assert (settings.sort.layout, settings.sort.file_name) == ("flat-series", "{instance_hash}")
     assert (settings.sort.place, settings.sort.visit_gap_hours) == ("symlink", 12)
     assert settings.deidentify.options == ("retain_uids", "retain_longitudinal_full_dates")
+    assert settings.deidentify.whole_weeks
+    assert settings.deidentify.key_map_passphrase_variable == "TRIAL_PASSPHRASE"
     assert settings.review.incomplete == "wait"
 
 
@@ -195,6 +208,14 @@ review_series = 2.5
         ('dump = 2020-01-01\nworkspace = "w"', "dump "),
         (GOOD + "[deidentify]\nprefix = 2020-01-01", "deidentify.prefix "),
         (GOOD + '[deidentify]\npseudonyms = ""', "deidentify.pseudonyms names no file or folder"),
+        (GOOD + '[deidentify]\nsame_patient = " "', "deidentify.same_patient names no file or folder"),
+        (GOOD + '[deidentify]\nwhole_weeks = "yes"', "deidentify.whole_weeks "),
+        (GOOD + '[deidentify]\nkey_map_passphrase = "open sesame"', "deidentify.key_map_passphrase is no key"),
+        (GOOD + '[deidentify]\nkey_map_passphrase_variable = "$A"', "deidentify.key_map_passphrase_variable "),
+        (
+            GOOD + '[deidentify]\nkey_map_passphrase_variable = "A"\nkey_map_passphrase_file = "a"',
+            "deidentify names the passphrase twice",
+        ),
         (GOOD + '[deidentify]\noptions = "retain_uids"', "deidentify.options is no list of names of options"),
         (GOOD + "[deidentify]\noptions = [3]", "deidentify.options is no list of names of options"),
         (GOOD + "[deidentify]\noptions = [2020-01-01]", "deidentify.options is no list of names of options"),

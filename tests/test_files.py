@@ -157,6 +157,15 @@ def test_sweep_spares_what_lives_and_what_is_not_ours(tmp_path: Path) -> None:
             (deep / name).touch()
         assert sweep_temporaries(tmp_path) == 3
         assert sorted(os.listdir(deep)) == sorted(spared)
+        for name in (swept[0], spared[0]):
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / "link").symlink_to(deep)
+            (folder / f"{TEMPORARY_PREFIX}{gone}-inside").touch()
+        assert sweep_temporaries(tmp_path) == 1, "a folder goes as a whole, and nobody looks into one in use"
+        assert sorted(os.listdir(tmp_path)) == sorted(["a", spared[0]])
+        assert len(os.listdir(tmp_path / spared[0])) == 2
+        assert len(os.listdir(deep)) == len(spared), "what a link led to is still there"
     finally:
         living.kill()
         living.wait()

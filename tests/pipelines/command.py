@@ -23,6 +23,7 @@ import psutil
 
 from tasks.files import TEMPORARY_PREFIX
 from tasks.lists import read_list
+from tasks.workspace import EXPORT_PAPERS
 
 PROGRAMS = Path(sys.executable).parent
 """Where the scripts `luigi`, `luigid` and `scanward` of this environment stand."""
@@ -222,6 +223,12 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def exported_images(workspace: Path) -> dict[str, str]:
+    """Digest every exported image: path below the export to SHA-256. The report beside them is none."""
+    found = digests(workspace / "released" / "export")
+    return {name: digest for name, digest in found.items() if name not in EXPORT_PAPERS}
 
 
 def with_members(dump: Path, workspace: Path) -> dict[str, str]:

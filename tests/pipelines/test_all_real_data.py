@@ -19,6 +19,7 @@ from tests.pipelines.command import (
     Ended,
     counts_of,
     digests,
+    exported_images,
     luigi,
     rows_of,
     unfinished,
@@ -95,7 +96,7 @@ def test_the_sums_close(real: RealRun) -> None:
     duplicates, rejects = rows_of(real.workspace, "duplicates"), rows_of(real.workspace, "rejects")
     assert len(came_in) == len(sorted_tree) + len(duplicates) + len(rejects)
 
-    exported = digests(real.workspace / "released" / "export")
+    exported = exported_images(real.workspace)
     quarantined = rows_of(real.workspace, "quarantine")
     assert len(sorted_tree) == len(exported) + len(quarantined)
     counts = counts_of(real.workspace, "deidentify")

@@ -28,8 +28,8 @@ from tests.pipelines.command import (
 
 PLENTY_KILOBYTES = 64 * 1024
 
-DOING = ("Indexing", "Planning", "Sorting", "De-identifying", "Preparing")
-STAGES = (*DOING, "Indexed", "Planned", "Sorted", "De-identified", "Prepared")
+DOING = ("Indexing", "Planning", "Sorting", "Collecting", "De-identifying", "Preparing")
+STAGES = (*DOING, "Indexed", "Planned", "Sorted", "Collected identifiers", "De-identified", "Prepared")
 USUAL = ("  ", *(f"{stage}: " for stage in STAGES))
 """How the lines begin that every run says."""
 

@@ -21,6 +21,7 @@ from tests.pipelines.command import (
     contents,
     counts_of,
     digests,
+    exported_images,
     luigi,
     rows_of,
     scanward,
@@ -110,7 +111,7 @@ def assert_accounted_for(dump: Path, workspace: Path) -> None:
     for row in rows_of(workspace, "conflicts"):
         assert sorted_tree[row["kept_as"]] == came_in[row["file"]]
 
-    exported = digests(workspace / "released" / "export")
+    exported = exported_images(workspace)
     quarantined = rows_of(workspace, "quarantine")
     assert len(sorted_tree) == len(exported) + len(quarantined)
     assert {row["file"] for row in quarantined} <= set(sorted_tree)
@@ -143,9 +144,7 @@ def assert_counted(workspace: Path, *, seen: int, placed: int, exported: int) ->
 
     manifest = json.loads((workspace / "released" / "review" / "manifest.json").read_bytes())
     listed = {instance["path"]: instance["sha256"] for entry in manifest["entries"] for instance in entry["instances"]}
-    assert listed == {
-        f"../export/{name}": digest for name, digest in digests(workspace / "released" / "export").items()
-    }
+    assert listed == {f"../export/{name}": digest for name, digest in exported_images(workspace).items()}
     assert len(manifest["entries"]) == review["series"]
     assert len(list((workspace / "released" / "review" / "montage").iterdir())) == review["pictures"]
     check = viewer("check", workspace / "released" / "review" / "manifest.json", "--json", cwd=workspace)
@@ -271,7 +270,7 @@ def test_what_comes_later_is_all_that_is_done(tmp_path: Path) -> None:
 
     second = times(workspace)
     touched = {name for name in second if first.get(name) != second[name]}
-    trees = [name for name in touched if name.startswith(("identified/sorted/", "released/export/"))]
+    trees = [name for name in touched if name.startswith(("identified/sorted/", "released/export/SUB-"))]
     assert len(trees) == 100
     assert not [name for name in trees if name in first], "what stood was left alone"
     assert len([name for name in touched if name.startswith("released/review/montage/")]) == 2
@@ -283,7 +282,7 @@ def test_a_file_that_changes_or_vanishes_loses_nothing(workers: int, tmp_path: P
     replaced, rewritten, vanished, renamed, *_ = make_dump(dump, instances=8)
     prepare(dump, workspace)
     before = contents(workspace / "identified" / "sorted")
-    exported = digests(workspace / "released" / "export")
+    exported = exported_images(workspace)
     gone_content = hashlib.sha256(vanished.read_bytes()).hexdigest()
 
     # Another file under the same name, as a second transfer writes it; and one written over, which a hard link shows.
@@ -305,7 +304,7 @@ def test_a_file_that_changes_or_vanishes_loses_nothing(workers: int, tmp_path: P
     assert rows_of(workspace, "duplicates") == []
     assert len(rows_of(workspace, "conflicts")) == (2 if shared else 4)
 
-    now = digests(workspace / "released" / "export")
+    now = exported_images(workspace)
     assert len(now) == len(after)
     # Six were not touched; the patient whose name was corrected is the same subject, so that export has the same bytes.
     assert len(set(now.items()) & set(exported.items())) == (7 if shared else 6)
@@ -320,13 +319,13 @@ def test_a_file_written_over_in_the_dump_is_exported_anew(tmp_path: Path) -> Non
     dump, workspace = tmp_path / "dump", tmp_path / "w"
     *_, last = make_dump(dump, instances=3)
     prepare(dump, workspace)
-    first = digests(workspace / "released" / "export")
+    first = exported_images(workspace)
     write_instance(last, make_instance(instance=3, RepetitionTime="4711"))
     prepare(dump, workspace)
 
     exported = sorted((workspace / "released" / "export").rglob("*.dcm"))
     assert "4711" in {str(pydicom.dcmread(path).RepetitionTime) for path in exported}
-    assert len(set(first.items()) & set(digests(workspace / "released" / "export").items())) == 2
+    assert len(set(first.items()) & set(exported_images(workspace).items())) == 2
     assert counts_of(workspace, "deidentify")["exported_now"] == len(exported) - 2
 
 
@@ -338,7 +337,7 @@ def test_a_patient_written_over_in_the_dump_leaves_no_export_behind(tmp_path: Pa
     write_instance(last, make_instance(2, 1, 1, 3))
     prepare(dump, workspace)
     assert set(contents(dump)) <= set(contents(workspace / "identified" / "sorted"))
-    assert len(digests(workspace / "released" / "export")) == len(digests(workspace / "identified" / "sorted"))
+    assert len(exported_images(workspace)) == len(digests(workspace / "identified" / "sorted"))
     assert viewer("check", workspace / "released" / "review" / "manifest.json", cwd=workspace).code == 0
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.builders.world import make_dump
 from tests.pipelines.command import central_scheduler, luigi, luigi_words, started, write_study
 
-STAGES = {"Indexing": 24, "Sorting": 24, "De-identifying": 24, "Preparing": 4}
+STAGES = {"Indexing": 24, "Sorting": 24, "Collecting": 24, "De-identifying": 24, "Preparing": 4}
 """What each stage counts in these tests: files, and series."""
 
 BAR = "━"

@@ -25,6 +25,7 @@ from tasks.review.finding import CODES, Finding
 from tasks.review.geometry import VERDICTS, Geometry
 from tasks.review.manifest import Entry, InstanceRecord, Manifest, merge_entries, read_manifest, write_manifest
 from tasks.review.prepare import prepare_series, series_folders
+from tasks.workspace import EXPORT_PAPERS
 from tests.review import phantom
 
 T1 = "SUB-0001/ses-20040119/003_1a2b3c4d"
@@ -442,6 +443,15 @@ def test_every_sabotage_is_found(sabotage: Callable[[Path], None], found: dict[s
     report = _check(released)
     assert not report.is_sound
     assert report.counts() == {code: count for code, count in found.items() if count}
+
+
+@pytest.mark.parametrize("name", sorted(EXPORT_PAPERS))
+def test_the_report_beside_the_subjects_is_no_image_that_is_missing_in_the_list(name: str, released: Path) -> None:
+    (released / "export" / name).write_bytes(b"{}")
+    assert _check(released).is_sound
+    subject = next(path for path in (released / "export").iterdir() if path.is_dir())
+    (subject / name).write_bytes(b"{}")
+    assert _check(released).counts() == {"not-listed": 1}, "only there"
 
 
 def test_all_faults_are_found_at_once(released: Path) -> None:
