@@ -355,13 +355,16 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _facts_of(profile: Profile) -> dict[str, Any]:
-    from tasks.deidentify.profile import SUPPORTED_OPTIONS, WITHOUT_A_COLUMN, Option  # noqa: PLC0415
+    from tasks.deidentify.profile import CLEAN_PIXEL_DATA, WITHOUT_A_COLUMN, Option  # noqa: PLC0415
     from tasks.deidentify.standard import load_confidentiality_table  # noqa: PLC0415
 
-    states = {option: "not chosen" if option in SUPPORTED_OPTIONS else "not done" for option in Option}
-    states |= dict.fromkeys(profile.options, "chosen")
-    with_a_column = [(option.column, option.code, option.meaning, state) for option, state in states.items()]
-    without = [("", code, meaning, "not done") for code, meaning in WITHOUT_A_COLUMN.items()]
+    with_a_column = [
+        (option.column, option.code, option.meaning, "chosen" if option in profile.options else "not chosen")
+        for option in Option
+    ]
+    # The one without a column that is done follows from region rules, file by file; see CLEAN_PIXEL_DATA.
+    states = {CLEAN_PIXEL_DATA: "chosen" if profile.regions else "not chosen"}
+    without = [("", code, meaning, states.get(code, "not done")) for code, meaning in WITHOUT_A_COLUMN.items()]
     return {
         "edition": load_confidentiality_table().edition,
         "digest": profile.digest(),

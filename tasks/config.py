@@ -89,11 +89,10 @@ OptionName = Literal[
     "retain_longitudinal_full_dates",
     "retain_longitudinal_modified_dates",
     "clean_descriptors",
+    "clean_structured_content",
+    "clean_graphics",
 ]
-"""The options of PS3.15 section E.3 that are done, by the names of their columns in table E.1-1."""
-
-_NOT_DONE = frozenset({"clean_structured_content", "clean_graphics"})
-"""The other columns of that table."""
+"""The options of PS3.15 section E.3, by the names of their columns in table E.1-1."""
 
 
 def _require_options(value: Any) -> Any:
@@ -103,10 +102,8 @@ def _require_options(value: Any) -> Any:
     known = get_args(OptionName)
     faults = []
     for name in dict.fromkeys(value):
-        if name in _NOT_DONE:
-            faults.append(f"names {name}, which this release does not do yet")
-        elif name not in known:
-            meant = difflib.get_close_matches(name, (*known, *_NOT_DONE), n=1)
+        if name not in known:
+            meant = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(known)}"
             faults.append(f"names {name!r}, which is no option ({hint})")
         elif value.count(name) > 1:

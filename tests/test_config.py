@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.config import DeidentifySettings, OptionName, StudySettings, read_study
-from tasks.deidentify.profile import DEFAULT_PROFILE, SUPPORTED_OPTIONS, Option, Profile
+from tasks.deidentify.profile import DEFAULT_PROFILE, Option, Profile
 from tasks.errors import StudyFileError, UsageError
 from tasks.sort.place import WAYS
 from tests import strategies
@@ -63,7 +63,7 @@ OPTIONS = (
 
 def test_options_are_those_of_the_profile(tmp_path: Path) -> None:
     """The settings know neither pydicom nor the table, so they repeat the names."""
-    assert set(get_args(OptionName)) == {option.column for option in SUPPORTED_OPTIONS}
+    assert set(get_args(OptionName)) == {option.column for option in Option}
     settings = _read(tmp_path, GOOD)
     assert settings.deidentify.options == OPTIONS
     assert Profile.of(settings.deidentify.options) == DEFAULT_PROFILE
@@ -102,7 +102,6 @@ options = [
     sentence = str(caught.value)
     for fault in (
         "deidentify.options names 'retain_uid', which is no option (did you mean retain_uids?)",
-        "names clean_graphics, which this release does not do yet",
         "names retain_uids twice",
         "names 'speed', which is no option (there are retain_safe_private, retain_uids, ",
         "names both full and modified dates, of which a date can have only one: it stays or is moved",

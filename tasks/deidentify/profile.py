@@ -104,22 +104,6 @@ class Option(enum.Enum):
         self.meaning = meaning
 
 
-SUPPORTED_OPTIONS = frozenset(
-    {
-        Option.RETAIN_SAFE_PRIVATE,
-        Option.RETAIN_UIDS,
-        Option.RETAIN_DEVICE_IDENTITY,
-        Option.RETAIN_INSTITUTION_IDENTITY,
-        Option.RETAIN_PATIENT_CHARACTERISTICS,
-        Option.RETAIN_LONGITUDINAL_FULL_DATES,
-        Option.RETAIN_LONGITUDINAL_MODIFIED_DATES,
-        Option.CLEAN_DESCRIPTORS,
-        Option.CLEAN_STRUCTURED_CONTENT,
-        Option.CLEAN_GRAPHICS,
-    }
-)
-"""The options that are done, not only promised."""
-
 DEFAULT_OPTIONS = frozenset(
     {
         Option.RETAIN_SAFE_PRIVATE,
@@ -467,7 +451,7 @@ class Profile:
     Raises
     ------
     UsageError
-        If an option is asked for that is not done yet, dates shall both stay and move, or a word is none.
+        If dates shall both stay and move, or a word is none.
     """
 
     options: frozenset[Option]
@@ -475,13 +459,6 @@ class Profile:
     regions: tuple[RegionRule, ...] = ()
 
     def __post_init__(self) -> None:
-        missing = sorted(option.meaning for option in self.options - SUPPORTED_OPTIONS)
-        if missing:
-            offered = ", ".join(option.column for option in Option if option in SUPPORTED_OPTIONS)
-            raise UsageError(
-                problem=f"This release cannot de-identify with: {', '.join(missing)}.",
-                remedy=f"Leave it out; these can be chosen: {offered}.",
-            )
         full, modified = Option.RETAIN_LONGITUDINAL_FULL_DATES, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES
         if {full, modified} <= self.options:
             raise UsageError(

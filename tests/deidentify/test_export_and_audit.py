@@ -33,7 +33,6 @@ from tasks.deidentify.plan import ExportOrder, Person, SortedFile, patients_of, 
 from tasks.deidentify.profile import (
     DEFAULT_PROFILE,
     REFUSAL_REASONS,
-    SUPPORTED_OPTIONS,
     Action,
     Option,
     Profile,
@@ -340,7 +339,7 @@ def test_a_number_of_the_wrong_length_does_not_hold_its_file_back(place: Place, 
 
 
 DATES = (None, Option.RETAIN_LONGITUDINAL_FULL_DATES, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES)
-OTHER_OPTIONS = sorted(SUPPORTED_OPTIONS - set(DATES), key=lambda option: option.column)
+OTHER_OPTIONS = sorted(set(Option) - set(DATES), key=lambda option: option.column)
 CHOICES = [frozenset(filter(None, (dates, *more))) for dates in DATES for more in ((), OTHER_OPTIONS)]
 CHOICES += [frozenset({option}) for option in OTHER_OPTIONS]
 

@@ -29,7 +29,6 @@ from tasks.deidentify.profile import (
     MISSPELT_CHARACTER_SETS,
     REFUSAL_REASONS,
     STAMPED_TAGS,
-    SUPPORTED_OPTIONS,
     Action,
     Option,
     Profile,
@@ -56,8 +55,8 @@ FULL_DATES = Profile(options=frozenset({Option.RETAIN_LONGITUDINAL_FULL_DATES}))
 DEVICE = Profile(options=frozenset({Option.RETAIN_DEVICE_IDENTITY}))
 INSTITUTION = Profile(options=frozenset({Option.RETAIN_INSTITUTION_IDENTITY}))
 UIDS = Profile(options=frozenset({Option.RETAIN_UIDS}))
-EVERYTHING = Profile(options=SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_MODIFIED_DATES})
-EVERYTHING_MOVED = Profile(options=SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_FULL_DATES})
+EVERYTHING = Profile(options=frozenset(Option) - {Option.RETAIN_LONGITUDINAL_MODIFIED_DATES})
+EVERYTHING_MOVED = Profile(options=frozenset(Option) - {Option.RETAIN_LONGITUDINAL_FULL_DATES})
 PROFILES = (
     *(BASIC, DATES, CHARACTERISTICS, DEFAULT_PROFILE, FULL_DATES, DEVICE, INSTITUTION, UIDS),
     *(DESCRIPTORS, EVERYTHING, EVERYTHING_MOVED),
@@ -294,11 +293,7 @@ def stated_action(row: dict, kind: str | None, chosen: set[str], *, demanded: bo
 
 
 SETS_OF_OPTIONS = [
-    *(
-        frozenset(some)
-        for count in (0, 1, 2)
-        for some in itertools.combinations(sorted(SUPPORTED_OPTIONS, key=str), count)
-    ),
+    *(frozenset(some) for count in (0, 1, 2) for some in itertools.combinations(sorted(Option, key=str), count)),
     DEFAULT_OPTIONS,
     EVERYTHING.options,
     EVERYTHING_MOVED.options,
@@ -337,7 +332,7 @@ def test_each_option_changes_every_row_it_has_a_code_for() -> None:
     """Counted by the table: what a K keeps, what a C cleans, and that a C without a cleaner keeps nothing."""
     kept = (Action.KEEP, Action.CLEAN_SEQUENCE, Action.AGE, Action.DESCRIPTOR)
     found = {}
-    for option in SUPPORTED_OPTIONS - {Option.RETAIN_SAFE_PRIVATE, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES}:
+    for option in set(Option) - {Option.RETAIN_SAFE_PRIVATE, Option.RETAIN_LONGITUDINAL_MODIFIED_DATES}:
         by_tag = Profile(options=frozenset({option})).actions(MR).by_tag
         rows = [
             (row["options"][option.column], by_tag[int(row["tag"], 16)])
@@ -594,7 +589,6 @@ def test_options_are_chosen_by_name() -> None:
 
 def test_every_option_is_done_and_says_so() -> None:
     """Each can be chosen by its column's name, states its code, and leads to rules of its own."""
-    assert set(Option) == SUPPORTED_OPTIONS
     digests = {BASIC.digest()}
     for option in Option:
         profile = Profile.of([option.column])

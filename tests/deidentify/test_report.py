@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tasks.deidentify.audit.conversion import Verdict
 from tasks.deidentify.ledger import ExportRow
 from tasks.deidentify.ocr import OCR_REASONS
-from tasks.deidentify.profile import DEFAULT_PROFILE, METHODS, SUPPORTED_OPTIONS, Option, Profile
+from tasks.deidentify.profile import DEFAULT_PROFILE, METHODS, Option, Profile
 from tasks.deidentify.reasons import QUARANTINE_REASONS, explain
 from tasks.deidentify.report import ReportSettings, build_report, checksum_list, withdraw_report, write_report
 from tasks.deidentify.report_page import render_page
@@ -139,7 +139,7 @@ def test_series_are_counted_by_what_their_conversions_gave() -> None:
 
 def test_every_option_that_retains_something_says_what_remains() -> None:
     bare = build_report([], dataclasses.replace(SETTINGS, profile=Profile(options=frozenset())))["not_promised"]
-    for option in sorted(SUPPORTED_OPTIONS - {Option.RETAIN_SAFE_PRIVATE, Option.CLEAN_GRAPHICS}, key=str):
+    for option in sorted(set(Option) - {Option.RETAIN_SAFE_PRIVATE, Option.CLEAN_GRAPHICS}, key=str):
         if option.column.startswith("retain"):
             profile = Profile(options=frozenset({option}))
             told = build_report([], dataclasses.replace(SETTINGS, profile=profile))["not_promised"]

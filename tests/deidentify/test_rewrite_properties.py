@@ -18,7 +18,6 @@ from tasks.deidentify.private import load_private_table
 from tasks.deidentify.profile import (
     DEFAULT_PROFILE,
     STAMPED_TAGS,
-    SUPPORTED_OPTIONS,
     Action,
     Option,
     Profile,
@@ -106,8 +105,8 @@ OPTIONS = (
     DEFAULT_PROFILE.options - {Option.CLEAN_DESCRIPTORS},
     frozenset({Option.CLEAN_STRUCTURED_CONTENT}),
     DEFAULT_PROFILE.options | {Option.CLEAN_STRUCTURED_CONTENT, Option.CLEAN_GRAPHICS},
-    SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_MODIFIED_DATES},
-    SUPPORTED_OPTIONS - {Option.RETAIN_LONGITUDINAL_FULL_DATES},
+    frozenset(Option) - {Option.RETAIN_LONGITUDINAL_MODIFIED_DATES},
+    frozenset(Option) - {Option.RETAIN_LONGITUDINAL_FULL_DATES},
 )
 
 

@@ -122,7 +122,7 @@ def assert_accounted_for(dump: Path, workspace: Path) -> None:
 def assert_counted(workspace: Path, *, seen: int, placed: int, exported: int) -> None:
     """Check that receipts, lists, `scanward status` and the manifest tell the same numbers."""
     index, plan, sort = (counts_of(workspace, stage) for stage in ("index", "plan", "sort"))
-    deidentify, review = counts_of(workspace, "deidentify"), counts_of(workspace, "prepare-review")
+    harvest, deidentify, review = (counts_of(workspace, stage) for stage in ("harvest", "deidentify", "prepare-review"))
     assert index["files_seen"] == sort["files_seen"] == seen
     assert (sort["placed"], deidentify["exported"]) == (placed, exported)
     for name, count in (
@@ -134,10 +134,13 @@ def assert_counted(workspace: Path, *, seen: int, placed: int, exported: int) ->
     assert len(rows_of(workspace, "quarantine")) == deidentify["quarantined"]
     came_in = sort["files_seen"] + sort["in_archives"] + sort["gone_from_the_dump"]
     assert came_in == sort["placed"] + sort["duplicates"] + sort["rejected"] + sort["archives_opened"]
-    assert deidentify["sorted_files"] == placed == exported + deidentify["quarantined"]
+    assert harvest["files"] == deidentify["sorted_files"] == placed == exported + deidentify["quarantined"]
 
     status = json.loads(scanward("status", "--workspace", workspace, "--json", cwd=workspace).out)
-    assert [stage["counts"] for stage in status["stages"].values()] == [index, plan, sort, deidentify, review]
+    assert [stage["counts"] for stage in status["stages"].values()] == [
+        *(index, plan, sort),
+        *(harvest, deidentify, review),
+    ]
     reasons = status["stages"]["Sort"]["reasons"]
     assert sum(reasons.values()) == sort["rejected"]
     assert sum(status["stages"]["De-identify"]["reasons"].values()) == deidentify["quarantined"]
@@ -311,7 +314,7 @@ def test_a_file_that_changes_or_vanishes_loses_nothing(workers: int, tmp_path: P
     assert not unfinished(workspace)
     check = viewer("check", workspace / "released" / "review" / "manifest.json", cwd=workspace)
     assert "unlisted" not in check.out
-    assert prepare(dump, workspace).err.count("(nothing new)") == 5
+    assert prepare(dump, workspace).err.count("(nothing new)") == 6
 
 
 def test_a_file_written_over_in_the_dump_is_exported_anew(tmp_path: Path) -> None:
@@ -364,7 +367,7 @@ def test_a_dump_without_a_single_image_ends_well(tmp_path: Path) -> None:
     prepare(tmp_path / "dump", tmp_path / "w")
     assert counts_of(tmp_path / "w", "sort")["rejected"] == 3
     assert json.loads((tmp_path / "w" / "released" / "review" / "manifest.json").read_bytes())["entries"] == []
-    assert prepare(tmp_path / "dump", tmp_path / "w").err.count("(nothing new)") == 5
+    assert prepare(tmp_path / "dump", tmp_path / "w").err.count("(nothing new)") == 6
 
 
 def test_an_empty_dump_ends_well(tmp_path: Path) -> None:

@@ -143,10 +143,11 @@ def test_luigis_page_is_told_how_far_it_is(workers: int, words: list[object], tm
 
 
 def test_the_progress_of_many_files_is_told_in_few_messages(tmp_path: Path) -> None:
-    """At most one message a percent, not one a file: each is a request over HTTP, which luigid logs."""
+    """At most one message a percent and portion, not one a file: each is a request over HTTP, which luigid logs."""
     make_dump(tmp_path / "dump", instances=250)
     study = ("--dump", tmp_path / "dump", "--workspace", tmp_path / "w")
     with central_scheduler(tmp_path / "luigid") as scheduler:
         assert luigi("DeidentifyStudy", *study, "--scheduler-url", scheduler.url, cwd=tmp_path).code == 0
     log = (tmp_path / "luigid" / "luigi-server.log").read_text("utf-8")
-    assert 50 < log.count("set_task_progress_percentage") <= 110
+    # One portion of each stage that tells its progress: indexing is over too soon, harvesting and exporting are not.
+    assert 2 * 50 < log.count("set_task_progress_percentage") <= 2 * 110
