@@ -11,21 +11,19 @@ import shutil
 import sqlite3
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.base import forget_plan, load_study, now
-from pipelines.deidentify import profile_of
 from pipelines.lookup import look_up_patient
+from pipelines.policy import print_policy
 from pipelines.recover import recover_files
 from pipelines.vocabulary import propose_words
 from tasks import __version__
-from tasks.config import read_study
 from tasks.errors import DiskFullError, ScanwardError, UsageError, WorkspaceError
 from tasks.files import write_atomically
 from tasks.receipt import remove_receipt
@@ -35,9 +33,6 @@ from tasks.sort.table import export_series
 from tasks.sort.undo import undo_run
 from tasks.status import read_status
 from tasks.workspace import Workspace, open_workspace
-
-if TYPE_CHECKING:
-    from tasks.deidentify.profile import PolicyRow, Profile
 
 _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
@@ -130,9 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--study", metavar="FILE.toml", type=Path, help="default: the options that a new study has")
     profile.add_argument(
         "--format",
-        choices=("text", "tsv", "json"),
+        choices=("text", "markdown", "tsv", "json"),
         default="text",
-        help="for people (the default), or a table or an object for machines",
+        help="for people: a line each (the default) or by what becomes of them; for machines: a table or an object",
     )
     profile.add_argument(
         "--sop-class",
@@ -140,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default="1.2.840.10008.5.1.4.1.1.4",
         help="the kind of image, by which X/Z/D and the like are resolved at its top level; default: MR Image Storage",
     )
-    profile.set_defaults(act=_profile)
+    profile.set_defaults(act=print_policy)
 
     vocabulary = commands.add_parser(
         "vocabulary",
@@ -320,80 +315,6 @@ def _export(options: argparse.Namespace) -> int:
             raise UsageError(problem=f"{path} cannot be written.", remedy=remedy) from fault
     sys.stdout.write(f"Wrote {count:,} series to {path}. Patients can be read in it.\n")
     return 0
-
-
-def _profile(options: argparse.Namespace) -> int:
-    # De-identification needs pydicom and the standard's tables; the other commands start without.
-    from pydicom.uid import UID  # noqa: PLC0415
-
-    from tasks.deidentify.profile import DEFAULT_PROFILE, REFUSAL_REASONS, sop_class_verdict  # noqa: PLC0415
-
-    profile = DEFAULT_PROFILE
-    if options.study is not None:
-        profile = profile_of(read_study(options.study).deidentify)
-    refusal = sop_class_verdict(options.sop_class, [], "", "", "")
-    if refusal is not None:
-        name = f"No object of the class {options.sop_class!r} is exported."
-        raise UsageError(problem=name, remedy=REFUSAL_REASONS[refusal])
-    rows = profile.describe(options.sop_class)
-    facts = {"scanward": __version__, "sop_class": options.sop_class, **_facts_of(profile)}
-    if options.format == "json":
-        rules = [
-            asdict(row) | {"options": dict(code.split(": ") for code in row.options.split(", ") if code)}
-            for row in rows
-        ]
-        sys.stdout.write(json.dumps(facts | {"rules": rules}) + "\n")
-    elif options.format == "tsv":
-        columns = tuple(field.name for field in fields(rows[0]))
-        sys.stdout.writelines("\t".join(cells) + "\n" for cells in (columns, *map(astuple, rows)))
-    else:
-        # Plain lines, each whole however narrow the screen is, so that they can be searched and copied.
-        head = f"{'tag':<11}  {'code':<6}  {'action':<14}  name [codes of the options] (reason)"
-        lines = [*_head_of(facts, UID(options.sop_class).name), "", head, *map(_line_of, rows)]
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-    return 0
-
-
-def _facts_of(profile: Profile) -> dict[str, Any]:
-    from tasks.deidentify.profile import CLEAN_PIXEL_DATA, WITHOUT_A_COLUMN, Option  # noqa: PLC0415
-    from tasks.deidentify.standard import load_confidentiality_table  # noqa: PLC0415
-
-    with_a_column = [
-        (option.column, option.code, option.meaning, "chosen" if option in profile.options else "not chosen")
-        for option in Option
-    ]
-    # The one without a column that is done follows from region rules, file by file; see CLEAN_PIXEL_DATA.
-    states = {CLEAN_PIXEL_DATA: "chosen" if profile.regions else "not chosen"}
-    without = [("", code, meaning, states.get(code, "not done")) for code, meaning in WITHOUT_A_COLUMN.items()]
-    return {
-        "edition": load_confidentiality_table().edition,
-        "digest": profile.digest(),
-        "codes": [{"code": code, "meaning": meaning} for code, meaning in profile.codes()],
-        "options": [
-            dict(zip(("name", "code", "meaning", "state"), option, strict=True))
-            for option in (*with_a_column, *without)
-        ],
-        "temporal_information": profile.temporal_information(),
-        "keeps_uids": profile.keeps_uids,
-    }
-
-
-def _head_of(facts: dict[str, Any], sop_class: str) -> Iterator[str]:
-    yield f"De-identification by DICOM PS3.15 annex E, edition {facts['edition']}: {sop_class} ({facts['sop_class']})"
-    for code in facts["codes"]:
-        yield f"  {code['code']}  {code['meaning']}"
-    for state in ("chosen", "not chosen", "not done"):
-        names = [option["name"] or option["meaning"] for option in facts["options"] if option["state"] == state]
-        yield f"{state.capitalize()}: {', '.join(names) or 'none'}"
-    yield f"Dates and times: {facts['temporal_information']}"
-    if facts["keeps_uids"] and facts["temporal_information"] != "UNMODIFIED":
-        yield "Take care: scanners write the date into UIDs, so those that are kept tell what is hidden elsewhere."
-
-
-def _line_of(row: PolicyRow) -> str:
-    line = f"{row.tag:<11}  {row.basic or '-':<6}  {row.action:<14}  {row.name}"
-    line += f" [{row.options}]" if row.options else ""
-    return f"{line} ({row.reason})" if row.reason else line
 
 
 def _existing_workspace(options: argparse.Namespace) -> Workspace:

@@ -10,6 +10,8 @@ import pytest
 import pipelines
 from pipelines.__main__ import _parser
 from pipelines.ground import RETURN_CODES
+from pipelines.policy import markdown_lines
+from tasks.deidentify.profile import DEFAULT_PROFILE
 from tasks.errors import error_table
 from tasks.index.completeness import INCOMPLETE_REASONS
 from tasks.index.row import REJECT_REASONS
@@ -59,6 +61,11 @@ def test_the_tables_of_the_sorter_are_printed_from_the_code(head: str, told: dic
 def test_the_presets_are_the_ones_there_are():
     table = README.split("| preset | folders | file name |\n| --- | --- | --- |\n")[1].split("\n\n")[0]
     assert table.splitlines() == [f"| `{name}` | `{folders}` | `{file}` |" for name, (folders, file) in PRESETS.items()]
+
+
+def test_the_rules_of_de_identification_are_the_ones_in_effect():
+    """The README shows what `scanward profile --format markdown` prints."""
+    assert "\n".join(markdown_lines(DEFAULT_PROFILE.describe())) in README
 
 
 def test_every_link_leads_somewhere():

@@ -873,7 +873,8 @@ def _rows_by_vr(options: frozenset[Option]) -> Iterator[PolicyRow]:
         ("UR", "all other links", "remove", "A link leads to a place."),
         ("SQ", "all other code sequences", by_type, "The codes may be an institution's own."),
         ("SQ", "all other sequences", "clean_sequence", ""),
-        (" ".join(sorted(_NUMBER_VRS | {"CS"})), "all other numbers and coded strings", "keep", ""),
+        ("CS", "all other coded strings", "keep", "Values that are no terms are masked."),
+        (" ".join(sorted(_NUMBER_VRS)), "all other numbers", "keep", "Numbers that spell a text become empty."),
         (" ".join(sorted(_BULK_VRS)), "all other binary values", by_type, "Nobody has examined it."),
         ("any", "elements outside the dictionary, group lengths, curves, overlays", "remove", ""),
     ]
