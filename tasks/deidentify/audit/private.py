@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from functools import lru_cache
 
@@ -25,6 +26,7 @@ PRIVATE_IDENTIFYING = frozenset(
 )
 """Private elements in which scanners were seen to repeat dates, stations, IDs and UIDs: none may stand as it was."""
 
+_LISTED = re.compile(rb'(?P<key>[^" ]+) "(?P<entries>[^"]*)"')
 _GZIP = b"\x1f\x8b\x08"
 _LARGEST_BLOCK = 1 << 24
 
@@ -47,14 +49,27 @@ def _is_blanked(was: bytes, now: bytes) -> bool:
 
 
 def _is_shortened_block(was: bytes, now: bytes) -> bool:
-    """Tell whether a compressed block holds nothing but lines of the one before, and a head that tells nothing."""
+    """Tell whether a compressed block holds nothing but lines of the one before, and a head that tells nothing.
+
+    Of a line with a list, such as `IOPT "EPI, FAST"`, entries may be missing.
+    """
     if now[4:7] != _GZIP or any(now[7:12]) or int.from_bytes(now[:4], "little") > len(now) - 4:
         return False
     before, after = unpacked(was), unpacked(now)
     if not before or not after:
         return False
     lines = set(before.splitlines())
-    return all(not line.strip(b" \0") or line in lines for line in after.splitlines())
+    others = [line for line in after.splitlines() if line.strip(b" \0") and line not in lines]
+    return all(any(_is_shortened_list(line, other) for line in lines) for other in others)
+
+
+def _is_shortened_list(was: bytes, now: bytes) -> bool:
+    """Tell whether a line is another one, of whose list entries are missing."""
+    old, new = _LISTED.fullmatch(was), _LISTED.fullmatch(now)
+    if old is None or new is None or old["key"] != new["key"]:
+        return False
+    rest = iter(old["entries"].split(b","))
+    return all(entry in rest for entry in new["entries"].split(b","))
 
 
 def unpacked(value: bytes) -> bytes:
