@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dump import data_folder
 from leaks import SERIES, Conversion, Kept, Leaks, find_kept, find_leaks, read_conversion, write_canaries
-from measure import ge_files
+from measure import ge_files, print_table
 from mosaics import build_runs
 from peers import AUDITED, OURS, REWRITE, RUST, SECRET, installed_tools, run_tool
 
@@ -139,16 +139,6 @@ def find_converter() -> str:
 
 
 # What is said of them ------------------------------------------------------------------------------------------------
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose first column is text and whose other columns are numbers."""
-    print(f"\n{title}\n")
-    print(f"| {' | '.join(columns)} |")
-    print(f"| --- |{' ---: |' * (len(columns) - 1)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    sys.stdout.flush()
 
 
 def fastest_peer(speeds: Mapping[str, Speed]) -> str:

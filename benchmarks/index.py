@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pydicom
-from measure import ge_files, print_table, rate, read_options
+from measure import ge_files, print_rates, rate, read_options
 from pydicom.datadict import keyword_for_tag
 
 from tasks.index.header import LAST_TAG, WANTED, read_header, read_headers
@@ -90,7 +90,7 @@ def measure(title: str, files: Sequence[Path], rounds: int) -> None:
     rates["scanward, one by one"] = rate(read_alone, files, rounds=rounds)
     # One act reads them all, so a turn stands for as many files.
     rates["scanward, together"] = rate(read_together(files), files[:1], rounds=2 * rounds) * len(files)
-    print_table(f"Reading the headers of {len(files)} {title}, one process", rates, "pydicom")
+    print_rates(f"Reading the headers of {len(files)} {title}, one process", rates, "pydicom")
     if "dicomsdl, opened only" in rates:
         print(f"\nTimes dicomsdl, opened only: {rates['scanward, together'] / rates['dicomsdl, opened only']:.2f}")
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -44,13 +44,20 @@ def rate(act: Callable[[Path], object], files: Sequence[Path], *, rounds: int) -
     return best
 
 
-def print_table(title: str, rates: dict[str, float], peer: str) -> None:
-    """Print the rates, and each as a multiple of one peer's."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose first column is text and whose other columns are numbers."""
     print(f"\n{title}\n")
-    print(f"| what | files a CPU second | times {peer} |")
-    print("| --- | ---: | ---: |")
-    for name, value in rates.items():
-        print(f"| {name} | {value:,.0f} | {value / rates[peer]:.1f} |")
+    print(f"| {' | '.join(columns)} |")
+    print(f"| --- |{' ---: |' * (len(columns) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    sys.stdout.flush()
+
+
+def print_rates(title: str, rates: dict[str, float], peer: str) -> None:
+    """Print the rates, and each as a multiple of one peer's."""
+    rows = [(name, f"{value:,.0f}", f"{value / rates[peer]:.1f}") for name, value in rates.items()]
+    print_table(title, ("what", "files a CPU second", f"times {peer}"), rows)
 
 
 def read_options(description: str) -> argparse.Namespace:

@@ -190,7 +190,8 @@ def prepare_scanward(_: Sequence[Path]) -> Tool:
 
 def prepare_steps(sources: Sequence[Path], *, is_audited: bool) -> Tool:
     """Prepare rewriting, and the audit with it, in memory; what is known of the patients was collected before."""
-    from tasks.deidentify.audit.compare import Expectation, audit_file
+    from tasks.deidentify.audit.compare import audit_file
+    from tasks.deidentify.export import expectations_of
     from tasks.deidentify.identity import Identity, Subject
     from tasks.deidentify.profile import DEFAULT_PROFILE
     from tasks.deidentify.rewrite import rewrite
@@ -198,19 +199,7 @@ def prepare_steps(sources: Sequence[Path], *, is_audited: bool) -> Tool:
     orders, people = plan(sources)
     names = {Path("/") / order.source: order.pseudonym for order in orders}
     identity = Identity(SECRET)
-    codes = tuple(code for code, _ in DEFAULT_PROFILE.codes())
-    # As `export_files` expects it of these people.
-    expectations = {
-        name: Expectation(
-            pseudonym=name,
-            shift_days=person.shift_days,
-            identifiers=frozenset(person.identifiers),
-            uids=frozenset(person.uids),
-            dates=frozenset(person.dates),
-            codes=codes,
-        )
-        for name, person in people.items()
-    }
+    expectations = expectations_of(people, DEFAULT_PROFILE)
 
     def export(source: Path, target: Path) -> None:
         expected = expectations[names[source]]

@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dump import data_folder
+from measure import print_table
 
 HERE = Path(__file__).resolve().parent
 REAL_SETS = ("dcm_qa_nih", "dcm_qa_stc", "dcm_qa_uih", "dcm_qa_philips", "dcm_qa_enh")
@@ -341,15 +342,6 @@ def measure_rows(folder: Path, *, rows: int, workers: int) -> Spent:
 
 
 # What is said of them ------------------------------------------------------------------------------------------------
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose first column is text and whose other columns are numbers."""
-    print(f"\n{title}\n")
-    print(f"| {' | '.join(columns)} |")
-    print(f"| --- |{' ---: |' * (len(columns) - 1)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
 
 
 def ratio(value: float, to: float | None) -> str:
