@@ -42,6 +42,9 @@ BITS_STORED = 0x00280101
 HIGH_BIT = 0x00280102
 PIXEL_REPRESENTATION = 0x00280103
 
+_PALETTES = ((0x00281101, 0x00281201), (0x00281102, 0x00281202), (0x00281103, 0x00281203))
+"""Red, green and blue: Palette Color Lookup Table Descriptor and Data."""
+
 LAYOUT_TAGS = frozenset(
     {
         SAMPLES_PER_PIXEL,
@@ -54,9 +57,10 @@ LAYOUT_TAGS = frozenset(
         BITS_STORED,
         HIGH_BIT,
         PIXEL_REPRESENTATION,
+        *(tag for pair in _PALETTES for tag in pair),
     }
 )
-"""What says how pixel data are laid out."""
+"""What says how pixel data are laid out, and what a palette shows."""
 
 MANUFACTURER = 0x00080070
 MODEL_NAME = 0x00081090
@@ -68,13 +72,18 @@ SIGNATURE_TAGS = frozenset({MANUFACTURER, MODEL_NAME, SOFTWARE_VERSIONS, MODALIT
 """What a region rule may go by, beside the size of the image."""
 
 PIXEL_REFUSALS = {
-    "no-codec": "An area of it has to be blacked out, or unused bits cleaned, and nothing here can encode it again.",
+    "lossy-stream": "An area of it has to be blacked out, and compressing with loss once more would change the rest.",
+    "no-codec": "An area of it has to be blacked out, or unused bits cleaned, and nothing here writes its kind of "
+    "pixel data anew: JPEG-LS and JPEG 2000 need the extra `codecs`, JPEG lossless cannot be written.",
     "pixel-data": "Its pixel data do not follow their format to the end, so something else could lie in them.",
     "wide-values": "Its stored values use more bits than it says, so cleaning unused bits would change the image.",
 }
 """Why pixel data keep a file out of the export: code to sentence."""
 
-PIXELS_VERSION = "pixels 1"
+REGION_RULE = "region_rule_"
+"""What the counts of files that a region rule fits are called, before its number."""
+
+PIXELS_VERSION = "pixels 2"
 """Raised when the same pixel data are cleaned into other bytes."""
 
 RLE_LOSSLESS = "1.2.840.10008.1.2.5"
@@ -89,6 +98,9 @@ _ENCODED_AGAIN: Mapping[str, str] = MappingProxyType(
     }
 )
 """The lossless syntaxes that a frame can be put back into, with the one encoder that does: others give other bytes."""
+
+_LOSSY = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.(5[0-6]|59|6[0-4]|81|91|93|203)")
+"""Syntaxes in which values may have been lost: what is decoded of them and encoded again is not what was there."""
 
 Area = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, 0-based, half-open: columns x0 to x1 - 1, rows y0 to y1 - 1."""
@@ -150,6 +162,11 @@ class RegionRule:
             for tag, wanted in ((ROWS, self.rows), (COLUMNS, self.columns))
         )
 
+    def areas_in(self, values: Mapping[int, bytes]) -> list[Area]:
+        """Return the areas that have a pixel in common with an image."""
+        rows, columns = (int.from_bytes(values.get(tag, b"")[:2], "little") for tag in (ROWS, COLUMNS))
+        return [area for area in self.areas if area[0] < columns and area[1] < rows]
+
 
 def _spell(value: bytes) -> str:
     return "\\".join(part.strip(" \0") for part in decode_ascii(value).split("\\")).casefold()
@@ -157,7 +174,10 @@ def _spell(value: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How pixel data are laid out (PS3.3 section C.7.6.3); `allocated`, `stored` and `high` count bits."""
+    """How pixel data are laid out (PS3.3 section C.7.6.3).
+
+    `allocated`, `stored` and `high` count bits; `darkest` is the stored value that a palette shows darkest.
+    """
 
     rows: int
     columns: int
@@ -169,6 +189,7 @@ class Layout:
     is_signed: bool
     photometric: str
     is_planar: bool
+    darkest: int = 0
 
     @property
     def unused(self) -> int:
@@ -200,6 +221,7 @@ def read_layout(values: Mapping[int, bytes], *, allocated: int = 0) -> Layout:
     frames = decode_ascii(values.get(NUMBER_OF_FRAMES, b"")).strip("+ ")
     bits = allocated or number(BITS_ALLOCATED, 0)
     stored = allocated or number(BITS_STORED, bits)
+    photometric = decode_ascii(values.get(PHOTOMETRIC_INTERPRETATION, b"")).upper()
     return Layout(
         rows=number(ROWS, 0),
         columns=number(COLUMNS, 0),
@@ -209,9 +231,33 @@ def read_layout(values: Mapping[int, bytes], *, allocated: int = 0) -> Layout:
         stored=stored,
         high=number(HIGH_BIT, stored - 1) if not allocated else allocated - 1,
         is_signed=bool(number(PIXEL_REPRESENTATION, 0) & 1) and not allocated,
-        photometric=decode_ascii(values.get(PHOTOMETRIC_INTERPRETATION, b"")).upper(),
+        photometric=photometric,
         is_planar=number(PLANAR_CONFIGURATION, 0) == 1,
+        darkest=_darkest_of_palette(values, 1 << stored) if photometric == "PALETTE COLOR" else 0,
     )
+
+
+def _darkest_of_palette(values: Mapping[int, bytes], end: int) -> int:
+    """Return the stored value below `end` with the least light; 0 if the tables are segmented or do not fit together.
+
+    An entry has 8 or 16 bits, and those of 8 may stand alone or in words (PS3.3 sections C.7.6.3.1.5 and .6).
+    """
+    light: npt.NDArray[np.int64] | None = None
+    first = 0
+    for descriptor, table in _PALETTES:
+        if len(values.get(descriptor, b"")) != 6:
+            return 0
+        count, first, _ = struct.unpack("<3H", values[descriptor])
+        count = count or 1 << 16
+        content = values.get(table, b"")
+        if len(content) < count:
+            return 0
+        entries = np.frombuffer(content, "<u2" if len(content) >= 2 * count else "u1", count).astype(np.int64)
+        light = entries if light is None else light + entries if len(light) == count else None
+        if light is None:
+            return 0
+    reachable = light[: max(end - first, 0)] if light is not None else ()
+    return first + int(np.argmin(reachable)) if len(reachable) else 0
 
 
 class CleanPixels(NamedTuple):
@@ -263,8 +309,10 @@ def clean_native(
     content = memoryview(value)[:size]
     if len(value) > size + (size & 1) or any(value[size:]):
         tally["pixel_bytes_cut"] = len(value) - size
-    if areas and (len(value) < size or layout.allocated not in (8, 16, 32) or layout.photometric == "YBR_FULL_422"):
-        raise PixelRefusalError("pixel-data" if len(value) < size else "no-codec")
+    if areas and len(value) < size:
+        raise PixelRefusalError("pixel-data")
+    if areas and not (layout.allocated in (8, 16, 32) and 0 < layout.stored <= layout.high + 1 <= layout.allocated):
+        raise PixelRefusalError("no-codec")
     words: _Words | None = None
     if layout.unused and not _is_clean(content, layout):
         words = _clean_unused(_as_words(content, layout), layout, overlays)
@@ -367,6 +415,15 @@ def _at(words: _Words, places: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
 def _black_out(words: _Words, layout: Layout, areas: Sequence[Area]) -> None:
     """Write one dark value into the areas of every frame, in place."""
     rows, columns, samples = layout.rows, layout.columns, layout.samples
+    if layout.photometric == "YBR_FULL_422" and len(words) * 3 == rows * columns * samples * layout.frames * 2:
+        # Two pixels side by side have their light each, then their color in common (PS3.3 section C.7.6.3.1.2).
+        if columns % 2 or layout.is_planar:
+            raise PixelRefusalError("no-codec")
+        middle = 1 << (layout.stored - 1)
+        pairs = words.reshape(-1, rows, columns // 2, 4)
+        for x0, y0, x1, y1 in areas:
+            pairs[:, y0:y1, x0 // 2 : (x1 + 1) // 2] = (0, 0, middle, middle)
+        return
     shape = (-1, samples, rows, columns) if layout.is_planar else (-1, rows, columns, samples)
     frames = words.reshape(shape)
     dark = _dark_values(words, layout)
@@ -382,11 +439,13 @@ def _dark_values(words: _Words, layout: Layout) -> tuple[int, ...]:
     """Return the stored value of each sample that shows as black, or as near to it as the image goes.
 
     Unsigned values: the end of their range. Signed ones: the darkest that the image itself holds, since the end of the
-    range would upset every automatic window. Palette color: the first entry. YBR: no light and neutral color.
+    range would upset every automatic window. Palette color: its darkest entry. YBR: no light and neutral color.
     """
     if layout.photometric.startswith("YBR") and layout.photometric not in ("YBR_RCT", "YBR_ICT"):
         middle = 1 << (layout.stored - 1)
         return (0, middle, middle)[: layout.samples] if layout.samples == 3 else (0,) * layout.samples
+    if layout.photometric == "PALETTE COLOR":
+        return (layout.darkest << (layout.high - layout.stored + 1),)
     is_inverted = layout.photometric == "MONOCHROME1"
     shift = layout.high - layout.stored + 1
     if layout.is_signed and layout.samples == 1:
@@ -740,6 +799,8 @@ def _change_frame(
 
     What was encoded is decoded once more: only what comes out as it went in is taken.
     """
+    if areas and _LOSSY.fullmatch(transfer_syntax):
+        raise PixelRefusalError("lossy-stream")
     try:
         words = _decode(stream, layout, transfer_syntax)
     except Exception as fault:  # a codec raises anything on damaged input, in words that may quote it
@@ -758,7 +819,7 @@ def _change_frame(
     if np.array_equal(wanted, words):
         return stream
     if transfer_syntax not in _ENCODED_AGAIN:
-        raise PixelRefusalError("no-codec")
+        raise PixelRefusalError("lossy-stream" if _LOSSY.fullmatch(transfer_syntax) else "no-codec")
     try:
         again = _encode(wanted, layout, transfer_syntax)
         clean_stream = _family(transfer_syntax, layout)

@@ -31,6 +31,7 @@ from tasks.deidentify.pixels import (
     LAYOUT_TAGS,
     PIXEL_DATA,
     PIXEL_REFUSALS,
+    REGION_RULE,
     SIGNATURE_TAGS,
     Area,
     PixelRefusalError,
@@ -110,8 +111,16 @@ _CODE_VALUE = 0x00080100
 _JUDGED_BY |= {_IDENTITY_REMOVED, _METHOD, _TEMPORAL_INFORMATION}
 
 _PIXEL_TAGS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA, EXTENDED_OFFSETS, EXTENDED_LENGTHS})
-_LOOKED_AT = _JUDGED_BY | LAYOUT_TAGS | SIGNATURE_TAGS | _PIXEL_TAGS
+_TELLING = _JUDGED_BY | LAYOUT_TAGS | SIGNATURE_TAGS
+"""What says whether the file may be exported, how its pixel data are laid out, and which device made them."""
+
+_OVERLAY_BITS = frozenset(0x60000000 | group << 16 | number for group in range(256) for number in (0x0100, 0x0102))
+"""Overlay Bits Allocated and Overlay Bit Position, in each of the repeating groups."""
+
+_LOOKED_AT = _TELLING | _PIXEL_TAGS | _OVERLAY_BITS | {SPECIFIC_CHARACTER_SET}
 """What decides on the file as a whole, and on its pixel data."""
+
+_PIXEL_GROUP = 0x7FE0
 
 _FACE_REMOVED = "113102"
 _SHOWING_A_FACE = frozenset(
@@ -161,6 +170,7 @@ _BINARY_NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV
 _TABLES = frozenset(load_decisions().bulk)
 """Long runs of numbers that may look like anything."""
 
+_BINARY_VALUES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 _LETTERS = re.compile(rb"[\x20-\x7e]{16}")
 _EIGHT_LETTERS = re.compile(rb"[\x20-\x7e]{8}")
 _WORD = re.compile(r"[^\W_]+")
@@ -189,7 +199,8 @@ class Rewritten:
     tally
         How many attributes met each action, by its name in lower case; `private_kept` and `private_cleaned` of those
         under `private` that stayed, `masked_words` of descriptors, and `moved_before` is 1 if the file came with dates
-        that somebody had moved. Of pixel data: see `CleanPixels`.
+        that somebody had moved. Of pixel data: see `CleanPixels`; and `REGION_RULE` with the number of each region
+        rule, from 1 on, that fits.
     codes
         The codes of what was done to it, earlier ones first: PS3.16 CID 7050.
     """
@@ -243,7 +254,7 @@ def rewrite(
     top = job.top_level_texts()
     values = job.top_level_values()
     regions = [rule for rule in profile.regions if rule.fits(values)]
-    areas = [area for rule in regions for area in rule.areas]
+    areas = [area for rule in regions for area in rule.areas_in(values)]
     verdict = job.character_set_verdict() or sop_class_verdict(
         top.get(_SOP_CLASS, ""),
         top.get(_IMAGE_TYPE, "").split("\\"),
@@ -251,7 +262,7 @@ def rewrite(
         top.get(_CONVERSION_TYPE, ""),
         top.get(_BURNED_IN_ANNOTATION, ""),
         overlay_in_pixels=job.has_overlay_in_image_bits(values),
-        released=any(rule.release for rule in regions),
+        released=any(rule.release and rule.areas_in(values) for rule in regions),
     )
     if verdict is not None:
         raise RefusalError(verdict)
@@ -272,6 +283,7 @@ def rewrite(
     head = _file_meta(top[_SOP_CLASS], new_uid, start.transfer_syntax)
     content = b"".join([head, *body])
     tally = job.tally()
+    tally |= {f"{REGION_RULE}{number}": 1 for number, rule in enumerate(profile.regions, 1) if rule in regions}
     return Rewritten(content=content, sop_instance_uid=new_uid, by_pydicom=by_pydicom, tally=tally, codes=codes)
 
 
@@ -309,10 +321,14 @@ class _Job:
         self._moved_before = False
         self._data = data
         self._elements = elements
-        self._top = [(index, one) for index, one in enumerate(elements) if one.tag in _LOOKED_AT and one.depth == 0]
+        looked_at = [(index, one) for index, one in enumerate(elements) if one[0] in _LOOKED_AT]
+        self._top = [found for found in looked_at if found[1].depth == 0]
+        self._character_sets = [one for _, one in looked_at if one.tag == SPECIFIC_CHARACTER_SET]
+        self._overlay_bits = [one for _, one in looked_at if one.tag in _OVERLAY_BITS]
         self._overlays = 0
         self._new_pixels: dict[int, bytes] = {}
         self._done_to_pixels: dict[str, int] = {}
+        self._profile = profile
         self._identity = identity
         self._subject = subject
 
@@ -329,7 +345,7 @@ class _Job:
         return {
             element.tag: self._data[element.value : element.end]
             for _, element in self._top
-            if element.tag not in _PIXEL_TAGS and element.vr != "SQ"
+            if element.tag in _TELLING and element.vr != "SQ"
         }
 
     def tally(self) -> dict[str, int]:
@@ -362,8 +378,8 @@ class _Job:
 
     def character_set_verdict(self) -> str | None:
         """Tell whether a character set is none of the standard's, in the data set or in any item: it is copied."""
-        for element in self._elements:
-            if element.tag == SPECIFIC_CHARACTER_SET and element.vr != "SQ":
+        for element in self._character_sets:
+            if element.vr != "SQ":
                 values = decode_ascii(self._data[element.value : element.end]).split("\\")
                 if (verdict := character_set_verdict(values)) is not None:
                     return verdict
@@ -377,14 +393,13 @@ class _Job:
         mask = 0
         placed: set[int] = set()
         shared: set[int] = set()
-        for element in self._elements:
-            if element.tag >> 24 == 0x60 and element.tag & 0xFFFF in (0x0100, 0x0102):
-                value = int.from_bytes(self._data[element.value : element.end][:2], "little")
-                if element.tag & 0xFFFF == 0x0102 and value:
-                    placed.add(element.tag >> 16)
-                    mask |= 1 << value
-                elif value > 1:
-                    shared.add(element.tag >> 16)
+        for element in self._overlay_bits:
+            value = int.from_bytes(self._data[element.value : element.end][:2], "little")
+            if element.tag & 0xFFFF == 0x0102 and value:
+                placed.add(element.tag >> 16)
+                mask |= 1 << value
+            elif value > 1:
+                shared.add(element.tag >> 16)
         return mask | bool(shared - placed)
 
     def has_overlay_in_image_bits(self, values: Mapping[int, bytes]) -> bool:
@@ -471,16 +486,51 @@ class _Job:
         creators: dict[int, str] = {}
         count = len(elements)
         position = elements[index].start if index < count else len(data)
+        outcomes: dict[_Key, _Outcome] = {}
+        if index < count:
+            explicit = elements[index].explicit
+            context = _Context(rules, explicit, self._profile, self._identity, self._subject, known)
+            outcomes = _outcomes_of(context)
         while index < count:
             element = elements[index]
-            if element.depth < depth:
+            tag, vr, start, _, end, element_depth, _ = element
+            if element_depth < depth:
                 break
-            tag = element.tag
             while pending and pending[0][0] < tag:
                 if run >= 0:
                     pieces.append(data[run:position])
                     run = -1
                 pieces.append(pending.pop(0)[1])
+            key: _Key | None = None
+            if vr == "SQ" or end - start > _REMEMBERED_BYTES or tag in stamped or tag >> 16 == _PIXEL_GROUP:
+                outcome = None
+            else:
+                key = data[start:end]
+                if tag & 0x10000:
+                    number = tag & 0xFFFF
+                    key = (creators.get(tag & 0xFFFF0000 | number >> 8, ""), key) if number > 0xFF else None
+                outcome = outcomes.get(key) if key is not None else None
+            if outcome is not None:
+                action, replacement, masked, kept, cleaned_inside = outcome
+                self._masked_words += masked
+                self._private_kept += kept
+                self._private_cleaned += cleaned_inside
+                if action == keep and replacement is None:
+                    if run < 0:
+                        run = start
+                else:
+                    changed = True
+                    if action != keep:
+                        counts[action] += 1
+                    if run >= 0:
+                        pieces.append(data[run:start])
+                        run = -1
+                    if replacement is not None:
+                        pieces.append(replacement)
+                position = end
+                index += 1
+                continue
+            before = (self._masked_words, self._private_kept, self._private_cleaned)
             cleaned = None
             if tag & 0x10000:
                 action = Action.REMOVE
@@ -490,7 +540,6 @@ class _Job:
                 action = Action.REMOVE
             else:
                 found = listed.get(tag)
-                vr = element.vr
                 action = rules.unlisted(tag, vr) if found is None else found
                 if action == keep:
                     allowed = repertoires.get(vr)
@@ -510,7 +559,7 @@ class _Job:
                             action = Action.EMPTY
                     elif known and vr in _WORDY_VRS and self._holds_known(element):
                         action = Action.DESCRIPTOR if self._cleans_descriptors else Action.EMPTY
-            if element.vr == "SQ":
+            if vr == "SQ":
                 following, end = self._after(index)
                 replacement = None
                 if action == Action.EMPTY:
@@ -548,6 +597,12 @@ class _Job:
                     run = -1
                 if replacement is not None:
                     pieces.append(replacement)
+            if key is not None and end == element.end and self._means_the_same_anywhere(element):
+                if len(outcomes) >= _MOST_REMEMBERED:
+                    outcomes.clear()
+                after = (self._masked_words, self._private_kept, self._private_cleaned)
+                masked, kept, cleaned_inside = (new - old for new, old in zip(after, before, strict=True))
+                outcomes[key] = (action, replacement, masked, kept, cleaned_inside)
             position = end
             index = following
         if run >= 0:
@@ -572,14 +627,6 @@ class _Job:
             creators[element.tag] = creator
             return (Action.KEEP if (creator, group) in private.reserved else Action.REMOVE), None
         creator = creators.get(group << 16 | number >> 8, "")
-        if len(value) <= _SHORT:
-            # Of a series' files most elements are equal: what was decided once is looked up.
-            short = _short_private_action(creator, group, number & 0xFF, element.vr, value)
-            if short is Action.REMOVE:
-                return short, None
-            if short is Action.KEEP or (short is Action.DESCRIPTOR and not self._known):
-                self._private_kept += 1
-                return Action.KEEP, None
         rule = private.rule(creator, group, number & 0xFF)
         if rule is None:
             return Action.REMOVE, None
@@ -604,6 +651,13 @@ class _Job:
             return Action.REMOVE, None
         self._private_cleaned += 1
         return Action.DUMMY, _pad(cleaned, b"\0")
+
+    def _means_the_same_anywhere(self, element: Element) -> bool:
+        """Tell whether an element's bytes alone say what it means: no character set has to."""
+        if element.vr in _BINARY_NUMBERS or element.vr in _BINARY_VALUES:
+            return True
+        value = self._data[element.value : element.end]
+        return value.isascii() and b"\x1b" not in value
 
     def _is_of_its_vr(self, element: Element) -> bool:
         """Tell whether what the table keeps by tag, or what is written as UN, can be what the dictionary says it is."""
@@ -784,24 +838,42 @@ class _Job:
         return bytes(len(value))
 
 
-_SHORT = 32
-"""Bytes of a value up to which what is decided of it is remembered."""
+_REMEMBERED_BYTES = 136
+"""Of an element, head and all, up to which what became of it is remembered."""
+
+_MOST_REMEMBERED = 4096
+_MOST_CONTEXTS = 48
+"""So many elements in each of so many contexts are remembered: 80 MB at the very most, two or three as a rule."""
+
+_Key = bytes | tuple[str, bytes]
+"""An element's bytes; those of a private one with its creator."""
+
+_Outcome = tuple[Action, bytes | None, int, int, int]
+"""What was done, the new bytes if there are any, and by how much the counts of words and private elements rose."""
 
 
-@lru_cache(maxsize=1 << 16)
-def _short_private_action(creator: str, group: int, low: int, vr: str, value: bytes) -> Action | None:
-    """Decide on a private element by its rule alone; None where its value is not kept as it stands.
+class _Context(NamedTuple):
+    """Everything that decides on an element, but for the element itself."""
 
-    DESCRIPTOR for a text, which is kept but for what is known of the patient.
-    """
-    rule = load_private_table().rule(creator, group, low)
-    if rule is None:
-        return Action.REMOVE
-    if rule.action is not PrivateAction.KEEP:
-        return None
-    if not rule.admits(value, vr or "UN"):
-        return Action.REMOVE
-    return Action.DESCRIPTOR if rule.vr in TEXT_VRS else Action.KEEP
+    rules: Rules
+    explicit: bool
+    profile: Profile
+    identity: Identity
+    subject: Subject
+    known: frozenset[str]
+
+
+_remembered: dict[_Context, dict[_Key, _Outcome]] = {}
+
+
+def _outcomes_of(context: _Context) -> dict[_Key, _Outcome]:
+    """Return what became of short elements: files of a series, and frames of a file, share most of them."""
+    outcomes = _remembered.get(context)
+    if outcomes is None:
+        if len(_remembered) >= _MOST_CONTEXTS:
+            del _remembered[next(iter(_remembered))]
+        outcomes = _remembered[context] = {}
+    return outcomes
 
 
 _DUMMY_TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})

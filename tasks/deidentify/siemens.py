@@ -182,20 +182,27 @@ class _Head(NamedTuple):
     numeric: bool
 
 
-class _Tag(NamedTuple):
-    """One tag of a CSA header: its offset, its head, and offset and length in bytes of each item that is not empty."""
+class _Form(NamedTuple):
+    """How a CSA header states the lengths of items.
 
-    offset: int
+    CSA2 states them in the second word of each. CSA1 does, too, or else in the first word together with a surplus: the
+    number of items of the first tag or, as some readers have it, of the second.
+    """
+
+    is_csa2: bool
+    word: int
+    surplus: int
+
+
+class _Tag(NamedTuple):
+    """One tag of a CSA header: its head, offset and length of each item that is not empty, and where it ends.
+
+    Bytes from the tag's beginning.
+    """
+
     head: _Head
     items: list[tuple[int, int]]
     end: int
-
-
-class _Header(NamedTuple):
-    """A CSA header that was read to its end; `surplus` is what CSA1 adds to the first length word of an item."""
-
-    tags: list[_Tag]
-    surplus: int
 
 
 def clean_csa(value: bytes) -> bytes | None:
@@ -224,38 +231,124 @@ def _remembered_csa(value: bytes) -> bytes | None:
 
 
 def _cleaned_csa(value: bytes) -> bytes | None:
-    header = _read(value)
-    if header is None:
+    forms = list(_forms(value))
+    for form in forms:
+        cleaned = _clean_tags(value, form)
+        if cleaned is not None:
+            # Readers try the forms in this order, so one may take what was cleaned for an earlier form.
+            others = forms[: forms.index(form)]
+            return None if not cleaned or any(_can_be_read(cleaned, other) for other in others) else cleaned
+    return None
+
+
+def _forms(value: bytes) -> Iterator[_Form]:
+    """Yield the forms that a header may have, in the order in which readers try them."""
+    if value.startswith(_MAGIC):
+        yield _Form(is_csa2=True, word=1, surplus=0)
+        return
+    yield _Form(is_csa2=False, word=1, surplus=0)
+    if len(value) < 8 + _TAG_LENGTH:
+        return
+    counted = [_TAG_WORDS.unpack_from(value, 8 + _NAME_LENGTH)[3]]
+    if counted == [0] and len(value) >= 8 + 2 * _TAG_LENGTH:
+        counted.append(_TAG_WORDS.unpack_from(value, 8 + _TAG_LENGTH + _NAME_LENGTH)[3])
+    for surplus in counted:
+        if 0 <= surplus <= _MOST:
+            yield _Form(is_csa2=False, word=0, surplus=surplus)
+
+
+def _begin(value: bytes, form: _Form) -> tuple[int, int]:
+    """Return how many tags there are and where the first begins; (0, 0) if this is no header."""
+    first = 16 if form.is_csa2 else 8
+    if len(value) < first:
+        return 0, 0
+    count, check = struct.unpack_from("<2I", value, first - 8)
+    return (count, first) if 0 < count <= _MOST and check in (77, 101) else (0, 0)
+
+
+def _can_be_read(value: bytes, form: _Form) -> bool:
+    count, position = _begin(value, form)
+    for _ in range(count):
+        tag = _read_tag(value, position, form)
+        if tag is None:
+            return False
+        position += tag.end
+    return count > 0
+
+
+def _clean_tags(value: bytes, form: _Form) -> bytes | None:
+    """Clean a header tag by tag; None if it cannot be read in this form, nothing if a tag did not read as it should.
+
+    Most tags are the same in all images of a series: what became of them is remembered.
+    """
+    count, first = _begin(value, form)
+    if not count:
         return None
-    first = 16 if value.startswith(_MAGIC) else 8
-    output = bytearray(len(value))
-    output[first - 8 : first] = value[first - 8 : first]
-    if first == 16:
-        output[:4] = _MAGIC
-        if value[4:8] == _UNUSED:
-            output[4:8] = _UNUSED
+    head = value[first - 8 : first]
+    if form.is_csa2:
+        head = _MAGIC + (_UNUSED if value[4:8] == _UNUSED else bytes(4)) + head
+    pieces = [head]
+    position = first
+    for _ in range(count):
+        length = _lengths.get(value[position : position + _TAG_LENGTH], 0)
+        piece = _known_tags.get((form, value[position : position + length])) if length else None
+        if piece is None:
+            tag = _read_tag(value, position, form)
+            if tag is None:
+                return None
+            content = value[position : position + tag.end]
+            piece = _clean_tag(content, tag, form)
+            if piece is None:
+                return b""
+            if len(content) == tag.end <= _LONGEST_KNOWN_TAG:
+                if len(_known_tags) >= _MOST_KNOWN_TAGS:
+                    _known_tags.clear()
+                    _lengths.clear()
+                _known_tags[form, content] = piece
+                _lengths[content[:_TAG_LENGTH]] = tag.end
+        pieces.append(piece)
+        position += len(piece)
+    # What follows the last tag is left-over memory.
+    pieces.append(bytes(len(value) - position))
+    return b"".join(pieces)
+
+
+_LONGEST_KNOWN_TAG = 2048
+_MOST_KNOWN_TAGS = 4096
+"""Tags of so many bytes, and so many of them, are remembered: 20 MB at the very most."""
+
+_known_tags: dict[tuple[_Form, bytes], bytes] = {}
+_lengths: dict[bytes, int] = {}
+"""By a tag's head, how long the tag was when it was last seen."""
+
+
+def _clean_tag(content: bytes, tag: _Tag, form: _Form) -> bytes | None:
+    """Clean one tag; None if the result, read from anew, is not what was read and what was to be kept."""
+    head = tag.head
+    output = bytearray(len(content))
+    _write_structure(output, content, tag, form.surplus)
     kept: list[tuple[int, bytes]] = []
-    for tag in header.tags:
-        head = tag.head
-        _write_structure(output, value, tag, header.surplus)
-        for offset, length in tag.items:
-            text = value[offset : offset + length].partition(b"\0")[0]
-            if not text:
-                continue
-            cleaned = head.cleaner(text) if head.cleaner is not None else None
-            if cleaned is not None:
-                output[offset : offset + len(text)] = cleaned
-                kept.append((offset, cleaned))
-            elif head.cleaner is None and head.numeric:
-                output[offset] = 0x30
+    for offset, length in tag.items:
+        text = content[offset : offset + length].partition(b"\0")[0]
+        if not text:
+            continue
+        cleaned = head.cleaner(text) if head.cleaner is not None else None
+        if cleaned is not None:
+            output[offset : offset + len(text)] = cleaned
+            kept.append((offset, cleaned))
+        elif head.cleaner is None and head.numeric:
+            output[offset] = 0x30
     result = bytes(output)
-    return result if _reads_alike(result, header, kept) else None
+    again = _read_tag(result, 0, form)
+    if again is None or again.items != tag.items or again.head.written != head.written or len(result) != len(content):
+        return None
+    return result if all(result.startswith(text, offset) for offset, text in kept) else None
 
 
 def _write_structure(output: bytearray, value: bytes, tag: _Tag, surplus: int) -> None:
     """Write a tag's head and the four words before each of its items."""
-    position = tag.offset + _TAG_LENGTH
-    output[tag.offset : position] = tag.head.written
+    position = _TAG_LENGTH
+    output[:position] = tag.head.written
     for offset, length in tag.items:
         start = offset - _ITEM_LENGTH
         if position < start:
@@ -288,68 +381,28 @@ def _proper(words: bytes, length: int, surplus: int) -> bytes:
     )
 
 
-def _reads_alike(result: bytes, header: _Header, kept: list[tuple[int, bytes]]) -> bool:
-    """Read the result from anew and compare it with what was read before and with what was to be kept."""
-    again = _read(result)
-    if again is None or again.surplus != header.surplus:
-        return False
-    for before, after in zip(header.tags, again.tags, strict=True):
-        if after.items != before.items or after.head.written != before.head.written:
-            return False
-    return all(result.startswith(text, offset) for offset, text in kept)
-
-
-def _read(value: bytes) -> _Header | None:
-    """Read a CSA header to its end; None if it is not one.
-
-    CSA2 states an item's length in the second word. CSA1 does, too, or else states it in the first word together with
-    the number of items of the first tag, or, as some readers have it, of the second.
-    """
-    if value.startswith(_MAGIC):
-        return _read_tags(value, 16, word=1, surplus=0)
-    header = _read_tags(value, 8, word=1, surplus=0)
-    if header is not None or len(value) < 8 + _TAG_LENGTH:
-        return header
-    counted = [_TAG_WORDS.unpack_from(value, 8 + _NAME_LENGTH)[3]]
-    if counted == [0] and len(value) >= 8 + 2 * _TAG_LENGTH:
-        counted.append(_TAG_WORDS.unpack_from(value, 8 + _TAG_LENGTH + _NAME_LENGTH)[3])
-    for surplus in counted:
-        header = _read_tags(value, 8, word=0, surplus=surplus)
-        if header is not None:
-            break
-    return header
-
-
-def _read_tags(value: bytes, position: int, *, word: int, surplus: int) -> _Header | None:
+def _read_tag(value: bytes, start: int, form: _Form) -> _Tag | None:
+    """Read the tag that begins at an offset; None if none does."""
     size = len(value)
-    if size < position:
+    position = start + _TAG_LENGTH
+    head = _head(value[start:position])
+    if head is None or not (head.strict or form.is_csa2):
         return None
-    count, check = struct.unpack_from("<2I", value, position - 8)
-    if not 0 < count <= _MOST or check not in (77, 101) or not 0 <= surplus <= _MOST:
-        return None
-    tags: list[_Tag] = []
-    for _ in range(count):
-        start = position
-        position += _TAG_LENGTH
-        head = _head(value[start:position])
-        if head is None or not (head.strict or value.startswith(_MAGIC)):
-            return None
-        items: list[tuple[int, int]] = []
-        for _ in range(head.n_items):
-            if not surplus and value.startswith(_EMPTY_ITEM, position):
-                position += _ITEM_LENGTH
-                continue
-            if position + _ITEM_LENGTH > size:
-                return None
-            length = _ITEM_WORDS.unpack_from(value, position)[word] - surplus
+    items: list[tuple[int, int]] = []
+    for _ in range(head.n_items):
+        if not form.surplus and value.startswith(_EMPTY_ITEM, position):
             position += _ITEM_LENGTH
-            if length:
-                if not 0 < length <= size - position:
-                    return None
-                items.append((position, length))
-                position += length + 3 & ~3
-        tags.append(_Tag(start, head, items, position))
-    return _Header(tags, surplus)
+            continue
+        if position + _ITEM_LENGTH > size:
+            return None
+        length = _ITEM_WORDS.unpack_from(value, position)[form.word] - form.surplus
+        position += _ITEM_LENGTH
+        if length:
+            if not 0 < length <= size - position:
+                return None
+            items.append((position - start, length))
+            position += length + 3 & ~3
+    return _Tag(head, items, position - start)
 
 
 @functools.lru_cache(maxsize=4096)
