@@ -667,7 +667,9 @@ class _Job:
             return False
         value = self._data[element.value : element.end]
         if vr == "CS":
-            return not value.translate(None, _REPERTOIRES["CS"]) and all(_are_terms(value, self._known_words))
+            return not value.translate(None, _REPERTOIRES["CS"]) and all(
+                _are_terms(value, element.tag, self._known_words)
+            )
         if vr in _BINARY_NUMBERS:
             return not _are_words(vr, value)
         return not value.translate(None, _REPERTOIRES.get(vr, value))
@@ -800,7 +802,7 @@ class _Job:
         Without Clean Descriptors nothing is left of it. The position of each value stays, as in Image Type.
         """
         value = self._data[element.value : element.end]
-        good = _are_terms(value, self._known_words)
+        good = _are_terms(value, element.tag, self._known_words)
         if all(good):
             return None
         if not self._cleans_descriptors:
@@ -893,10 +895,10 @@ def _long_words(known: frozenset[str]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1 << 14)
-def _are_terms(value: bytes, known: frozenset[str]) -> list[bool]:
+def _are_terms(value: bytes, tag: int, known: frozenset[str]) -> list[bool]:
     """Tell of each value of a coded string whether it can be a term, and none of the words known of the patient."""
     texts = [one.strip(" \0") for one in value.decode("ascii").split("\\")]
-    return [is_term(text) and known.isdisjoint(_WORD.findall(text.casefold())) for text in texts]
+    return [is_term(text, tag) and known.isdisjoint(_WORD.findall(text.casefold())) for text in texts]
 
 
 def _are_words(vr: str, value: bytes) -> bool:

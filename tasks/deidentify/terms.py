@@ -32,18 +32,28 @@ _MOST_DIGITS = 3
 _STANDARDS = re.compile(r"ISO_[0-9]{5}_[0-9]{1,2}")
 
 
+def _content() -> bytes:
+    return importlib.resources.files("tasks.deidentify").joinpath("data", TERMS_FILE).read_bytes()
+
+
 @functools.cache
 def _words() -> frozenset[str]:
-    content = importlib.resources.files("tasks.deidentify").joinpath("data", TERMS_FILE).read_bytes()
-    return frozenset(word for line in json.loads(content)["words"] for word in line.split()) | load_vocabulary().words
+    return (
+        frozenset(word for line in json.loads(_content())["words"] for word in line.split()) | load_vocabulary().words
+    )
+
+
+@functools.cache
+def _terms() -> dict[int, frozenset[str]]:
+    """Return terms that are called by a person's name, by the only attribute in which they stand."""
+    return {int(tag, 16): frozenset(terms) for tag, terms in json.loads(_content())["terms"].items()}
 
 
 @functools.cache
 def terms_digest() -> str:
     """Return SHA-256 of the file of words, and of what else decides."""
-    content = importlib.resources.files("tasks.deidentify").joinpath("data", TERMS_FILE).read_bytes()
     limits = f"{LONGEST_TERM} {_SHORT} {_MOST_DIGITS} {_LONGEST_OF_SHORT} {_STANDARDS.pattern}"
-    return hashlib.sha256(content + limits.encode("ascii")).hexdigest()
+    return hashlib.sha256(_content() + limits.encode("ascii")).hexdigest()
 
 
 def is_word_of_terms(word: str) -> bool:
@@ -52,15 +62,17 @@ def is_word_of_terms(word: str) -> bool:
 
 
 @functools.lru_cache(maxsize=65536)
-def is_term(value: str) -> bool:
+def is_term(value: str, tag: int = 0) -> bool:
     """Tell whether one value of a coded string can be a term: of words that terms are made of, or short.
 
     Parameters
     ----------
     value
         The value without padding; the empty one is.
+    tag
+        Its attribute.
     """
-    if not value:
+    if not value or value in _terms().get(tag, ()):
         return True
     if not value.isascii() or len(value) > LONGEST_TERM:
         return False

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tasks.deidentify.rewrite import _are_terms
 from tasks.deidentify.terms import LONGEST_TERM, is_term, is_word_of_terms, terms_digest
 from tasks.dicom.elements import WalkError, walk
 from tasks.dicom.normalise import open_data_set
@@ -151,6 +152,14 @@ def pieces(run: str) -> list[str]:
 @given(st.from_regex(r"[A-Z]{4,16}", fullmatch=True))
 def test_letters_in_a_row_are_a_term_only_as_a_word_of_terms(typed: str) -> None:
     assert is_term(typed) is is_word_of_terms(typed.lower())
+
+
+def test_such_a_term_stays_in_its_own_attribute_unless_the_patient_is_called_so() -> None:
+    image_type = rb"DERIVED\PRIMARY\DIXON\WATER"
+    assert _are_terms(image_type, 0x00080008, frozenset()) == [True, True, True, True]
+    assert _are_terms(image_type, 0x00080008, frozenset({"dixon"})) == [True, True, False, True]
+    assert _are_terms(b"DIXON ", 0x00189064, frozenset()) == [False]
+    assert is_term("TUKEY", 0x00189064)
 
 
 def test_the_digest_is_one() -> None:
