@@ -298,16 +298,20 @@ class StageTask(StudyTask):
         """Name the settings that matter to this stage."""
         raise NotImplementedError
 
-    def complete(self) -> bool:
+    def stands(self) -> bool:
         """Tell whether the receipt stands for the present input and settings, and no later run was cut off."""
         receipt = self.receipt()
-        done = (
+        return (
             receipt is not None
             and receipt.input_digest == self.input_digest() != ""
             and receipt.settings_digest == self.settings_digest()
             and self.is_still_there(receipt)
             and not any(self.place.plans.glob(f"{self.stage}-*/{_FROZEN}"))
         )
+
+    def complete(self) -> bool:
+        """Tell whether the stage is done; if it is not, get ready for it."""
+        done = self.stands()
         if os.getpid() == _MAIN_PROCESS:
             _seen.setdefault(self.stage, (self, done))
             if not done:
@@ -467,7 +471,7 @@ def _say_summaries() -> None:
             continue
         task, was_complete = _seen[stage]
         receipt = task.receipt()
-        if receipt is None or not task.complete():
+        if receipt is None or not task.stands():
             LOGGER.info("%s: not finished.", task.title)
             continue
         # What was done "now" was done by an earlier run, if this one found the stage complete.
