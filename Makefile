@@ -51,7 +51,7 @@ bench: packages ## the measurements, each beside its peers
 	@for script in benchmarks/{index,deidentify,sort}.py; do echo "== $$script"; $(bin)/python "$$script"; done
 
 constraints: ## find the newest versions that fit and pin them in .ci/constraints.txt
-	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench
+	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench,ocr
 	@echo "# The versions a fresh install gets; written by \`make constraints\`." >.ci/constraints.txt
 	@build/newest/bin/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
 		>>.ci/constraints.txt
