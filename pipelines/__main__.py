@@ -41,6 +41,7 @@ _PACKAGES = {
     "conversion": ("dcm2niix",),
     "recovery": ("cryptography",),
     "parquet": ("pyarrow",),
+    "ocr": ("rapidocr-onnxruntime",),
 }
 _NEEDED_FOR = {
     "core": "SortStudy and DeidentifyStudy",
@@ -49,6 +50,7 @@ _NEEDED_FOR = {
     "conversion": "the audit's comparison of what dcm2niix makes before and after",
     "recovery": "an encrypted key map, and identities sealed into the export for recovery",
     "parquet": "tables of series as Parquet (scanward index export)",
+    "ocr": "text recognition in the exported images (ocr), if tesseract is not there",
 }
 
 
@@ -214,6 +216,12 @@ def _doctor(options: argparse.Namespace) -> int:
                 source = "scanward" if group == "core" else f"'scanward[{group}]'"
                 remedy = f"not installed; needed for {_NEEDED_FOR[group]}: pip install {source}"
                 lines.append(("missing" if group == "core" else "optional", package, remedy))
+    from tasks.deidentify.ocr import PROGRAM, tesseract_version  # noqa: PLC0415 - brings numpy, which may be missing
+
+    program = shutil.which(PROGRAM)
+    version = tesseract_version(program) if program is not None else ""
+    absent = "not installed, or without its English data; the other engine of ocr: Debian's package tesseract-ocr"
+    lines.append(("ok", PROGRAM, version) if version else ("optional", PROGRAM, absent))
     if options.study or options.workspace or Path("study.toml").exists():
         lines += _look_at_study(options)
     # Plain lines, each whole however narrow the screen is, so that they can be searched and copied.

@@ -331,7 +331,7 @@ class DeidentifyStudy(StageTask):
         """Write the list of what was set aside, the report, and the receipt."""
         from tasks.deidentify.export import AUDIT_PREFIX  # noqa: PLC0415
         from tasks.deidentify.reasons import explain  # noqa: PLC0415
-        from tasks.deidentify.report import ReportSettings, write_report  # noqa: PLC0415
+        from tasks.deidentify.report import ReportSettings, files_by_rule, write_report  # noqa: PLC0415
 
         refused = [row for row in everything if row.reason]
         quarantine_list = self.place.lists / "quarantine.tsv"
@@ -353,6 +353,10 @@ class DeidentifyStudy(StageTask):
             ),
         )
         exported = [row for row in everything if not row.reason]
+        for number, files in enumerate(files_by_rule(exported, len(settings.regions)), 1):
+            if not files:
+                # A misspelt name would leave standing what it was meant to black out.
+                LOGGER.warning("The region rule %d of the study file fits none of the exported images.", number)
         self.finish(
             counts={
                 "sorted_files": len(everything),

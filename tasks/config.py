@@ -123,7 +123,7 @@ class RegionSettings(_Section):
     """`[[deidentify.regions]]`: what is blacked out in the images of one kind of device."""
 
     manufacturer: str | None = None
-    """Pattern (`*`, `?`) of Manufacturer, case ignored; left out it fits any, empty it fits what is absent."""
+    """Pattern (`*`, `?`, `[...]`) of Manufacturer, case ignored; left out it fits any, empty it fits what is absent."""
 
     model: str | None = None
     """Of Manufacturer's Model Name."""
@@ -159,8 +159,12 @@ class RegionSettings(_Section):
             raise ValueError("fits every device: name manufacturer, model, software_version, modality or image_type")
         if any(x0 >= x1 or y0 >= y1 for x0, y0, x1, y1 in self.areas):
             raise ValueError("has an area without a pixel: it is x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        if any(x0 >= (self.columns or x1) or y0 >= (self.rows or y1) for x0, y0, x1, y1 in self.areas):
+            raise ValueError("has an area beside the image: x0 has to be below columns and y0 below rows")
         if self.release and None in (self.manufacturer, self.model, self.rows, self.columns):
             raise ValueError("releases images, so it has to name manufacturer, model, rows and columns")
+        if self.release and any(part and not part.strip("*?") for part in (self.manufacturer, self.model)):
+            raise ValueError("releases images, so its manufacturer and model have to say more than that there is one")
         return self
 
 

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tasks.deidentify.audit.pixels import Region
 from tasks.deidentify.cohort import read_facts
 from tasks.deidentify.identity import Identity, Subject
 from tasks.deidentify.ledger import ExportRow
-from tasks.deidentify.ocr import OcrMode, TextReader, look_for_text
+from tasks.deidentify.ocr import READ_BY, OcrMode, TextReader, look_for_text
 from tasks.deidentify.plan import ExportOrder, Person
 from tasks.deidentify.profile import Profile
 from tasks.deidentify.rewrite import RefusalError, rewrite
@@ -85,28 +85,16 @@ def export_files(
     list of ExportRow
         One for each order, in their order.
     """
-    codes = tuple(code for code, _ in profile.codes())
-    # What the audit holds to be black it works out by itself, from the study's words.
-    regions = tuple(Region(*(getattr(rule, name) for name in Region._fields)) for rule in profile.regions)
-    expectations = {
-        name: Expectation(
-            pseudonym=name,
-            shift_days=person.shift_days,
-            identifiers=frozenset(person.identifiers),
-            uids=frozenset(person.uids),
-            dates=frozenset(person.dates),
-            codes=codes,
-            regions=regions,
-        )
-        for name, person in people.items()
-    }
+    expectations = expectations_of(people, profile)
     rows: list[ExportRow] = []
     folders: set[Path] = set()
 
     def make(order: ExportOrder) -> _Made:
         made = _make(order, expectations[order.pseudonym], sorted_tree, profile, identity)
         if reader is not None and made.content is not None and not made.reason:
-            made = replace(made, reason=look_for_text(made.content, reader, ocr, codes=made.codes))
+            look = look_for_text(made.content, reader, ocr, codes=made.codes)
+            told = {f"{READ_BY}{reader.name}": 1} if look.was_read else {}
+            made = replace(made, reason=look.reason, tally=_write_tally({**json.loads(made.tally), **told}))
         advance(1)
         return made
 
@@ -119,6 +107,25 @@ def export_files(
     for folder in sorted(folders):
         fsync_folder(folder)
     return rows
+
+
+def expectations_of(people: Mapping[str, Person], profile: Profile) -> dict[str, Expectation]:
+    """Return what the audit expects of each subject's files, by pseudonym."""
+    codes = tuple(code for code, _ in profile.codes())
+    # What the audit holds to be black it works out by itself, from the study's words.
+    regions = tuple(Region(*(getattr(rule, name) for name in Region._fields)) for rule in profile.regions)
+    return {
+        name: Expectation(
+            pseudonym=name,
+            shift_days=person.shift_days,
+            identifiers=frozenset(person.identifiers),
+            uids=frozenset(person.uids),
+            dates=frozenset(person.dates),
+            codes=codes,
+            regions=regions,
+        )
+        for name, person in people.items()
+    }
 
 
 def _make(order: ExportOrder, expected: Expectation, sorted_tree: Path, profile: Profile, identity: Identity) -> _Made:
@@ -139,8 +146,12 @@ def _make(order: ExportOrder, expected: Expectation, sorted_tree: Path, profile:
         by_pydicom=result.by_pydicom,
         same_image=_CHANGES_OF_IMAGES.isdisjoint(result.tally),
         codes=result.codes,
-        tally=json.dumps(dict(result.tally), sort_keys=True, separators=(",", ":")),
+        tally=_write_tally(result.tally),
     )
+
+
+def _write_tally(tally: Mapping[str, int]) -> str:
+    return json.dumps(dict(tally), sort_keys=True, separators=(",", ":"))
 
 
 def _compared(

@@ -6,15 +6,16 @@ the program tesseract. Nothing that is read is kept or told: the answer is a rea
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import importlib.util
+import importlib.metadata
 import io
 import re
 import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,9 @@ OcrMode = Literal["off", "suspects", "all"]
 Picture = npt.NDArray[np.uint8]
 """Rows x columns, 0 is black."""
 
-_PACKAGE = "rapidocr_onnxruntime"
-_PROGRAM = "tesseract"
+PACKAGE = "rapidocr-onnxruntime"
+PROGRAM = "tesseract"
+_MODULE = "rapidocr_onnxruntime"
 _LOWEST_CONFIDENCE = 0.6
 _SECONDS = 120
 
@@ -46,6 +48,7 @@ _WORD = re.compile(r"[^\W_]{3,}")
 _LOOPS = frozenset("0689oae")
 """What engines read in the slices of a mosaic, and in rings of noise."""
 
+_MOST_TIMES = 4
 _SMALLEST_SIDE = 768
 """Pixels; smaller pictures are enlarged by a whole number, for engines learned from print at 300 dots an inch."""
 
@@ -53,8 +56,14 @@ _CAPTURES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(3|6|7)(\.\d+)*")
 """Secondary capture and ultrasound (PS3.6 annex A): text may stand in any of their frames."""
 
 
+READ_BY = "text_read_by "
+"""What the counts of files that were read are called, before the engine's name and version."""
+
+
 class TextReader(Protocol):
-    """An engine that recognizes text."""
+    """An engine that recognizes text; `name` tells which, and its version."""
+
+    name: str
 
     def read(self, picture: Picture) -> list[str]:
         """Return what stands in a picture, each line or word by itself."""
@@ -65,7 +74,8 @@ class _Rapid:
     """The package rapidocr-onnxruntime."""
 
     def __init__(self) -> None:
-        self._engine: Any = importlib.import_module(_PACKAGE).RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
+        self.name = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+        self._engine: Any = importlib.import_module(_MODULE).RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
     def read(self, picture: Picture) -> list[str]:
         found, _ = self._engine(np.repeat(picture[:, :, np.newaxis], 3, axis=2))
@@ -75,14 +85,16 @@ class _Rapid:
 class _Tesseract:
     """The program tesseract, looking for sparse text."""
 
-    def __init__(self, program: str) -> None:
-        self._program = program
+    def __init__(self, program: str, version: str) -> None:
+        self.name = f"{PROGRAM} {version}"
+        # Its threads cost more than they bring, and every worker has a core's work already.
+        self._command = ["env", "OMP_THREAD_LIMIT=1", program]
+        self._command += ["stdin", "stdout", "--psm", "11", "--dpi", "300", "tsv"]
 
     def read(self, picture: Picture) -> list[str]:
         rows, columns = picture.shape
         image = f"P5 {columns} {rows} 255\n".encode("ascii") + picture.tobytes()
-        command = [self._program, "stdin", "stdout", "--psm", "11", "--dpi", "300", "tsv"]
-        done = subprocess.run(command, input=image, capture_output=True, check=True, timeout=_SECONDS)
+        done = subprocess.run(self._command, input=image, capture_output=True, check=True, timeout=_SECONDS)
         found = []
         for line in done.stdout.decode("utf-8", "replace").splitlines()[1:]:
             *_, confidence, text = line.split("\t")
@@ -99,19 +111,40 @@ def open_reader() -> TextReader:
     MissingPackageError
         If neither is.
     """
-    if importlib.util.find_spec(_PACKAGE) is not None:
+    with contextlib.suppress(ImportError):
+        # A part of it that is not there, or does not fit this machine, shows only here.
         return _Rapid()
-    program = shutil.which(_PROGRAM)
-    if program is None:
+    program = shutil.which(PROGRAM)
+    version = tesseract_version(program) if program is not None else ""
+    if program is None or not version:
         raise MissingPackageError(
             purpose="Text recognition (`ocr` in the study file)",
-            package="rapidocr-onnxruntime, or the program tesseract",
+            package=f"{PACKAGE} or the program {PROGRAM} with its English data (Debian: tesseract-ocr)",
             extra="ocr",
         )
-    return _Tesseract(program)
+    return _Tesseract(program, version)
 
 
-def look_for_text(content: bytes, reader: TextReader, mode: OcrMode, *, codes: Sequence[str] = ()) -> str:
+def tesseract_version(program: str) -> str:
+    """Return the version of tesseract; empty if it does not run, or has not learned to read English."""
+    try:
+        languages, version = (
+            subprocess.run([program, word], capture_output=True, text=True, check=True, timeout=_SECONDS).stdout.split()
+            for word in ("--list-langs", "--version")
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return version[1] if "eng" in languages and len(version) > 1 else ""
+
+
+class Look(NamedTuple):
+    """What came of looking at a file: a code of `OCR_REASONS` or empty, and whether it was read at all."""
+
+    reason: str
+    was_read: bool
+
+
+def look_for_text(content: bytes, reader: TextReader, mode: OcrMode, *, codes: Sequence[str] = ()) -> Look:
     """Look at an exported file.
 
     Parameters
@@ -127,11 +160,11 @@ def look_for_text(content: bytes, reader: TextReader, mode: OcrMode, *, codes: S
 
     Returns
     -------
-    str
-        A code of `OCR_REASONS`, or empty.
+    Look
+        What came of it; only with `suspects` are there files that are not read.
     """
     if mode == "off":
-        return ""
+        return Look("", was_read=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -139,13 +172,13 @@ def look_for_text(content: bytes, reader: TextReader, mode: OcrMode, *, codes: S
 
             image = pydicom.dcmread(io.BytesIO(content))
             if mode == "suspects" and "113101" not in codes and not is_suspect(image):
-                return ""
+                return Look("", was_read=False)
             for picture in pictures_of(image):
                 if shows_text(picture, reader):
-                    return "burned-in-text"
+                    return Look("burned-in-text", was_read=True)
         except Exception:  # noqa: BLE001 - decoders and engines raise anything; what was not read is not released
-            return "text-unchecked"
-    return ""
+            return Look("text-unchecked", was_read=False)
+    return Look("", was_read=True)
 
 
 def is_suspect(image: FileDataset) -> bool:
@@ -163,7 +196,7 @@ def pictures_of(image: FileDataset) -> Iterator[Picture]:
     """Yield what a person may see of an image: the first, middle and last frame, of captures all; in three contrasts.
 
     The whole range of values; from the 2nd to the 98th percentile; and all values spread evenly, which shows writing
-    hardly brighter than its ground.
+    hardly brighter than its ground. (Only what is bright, in black and white, makes more false alarms than finds.)
     """
     from pydicom.pixels import apply_color_lut, iter_pixels  # type: ignore[attr-defined] # noqa: PLC0415
 
@@ -199,18 +232,24 @@ def _windowed(values: npt.NDArray[np.float64], low: float, high: float) -> Pictu
 
 
 def _enlarged(picture: Picture) -> Picture:
-    times = -(-_SMALLEST_SIDE // min(picture.shape))
-    times = min(times, 4)
-    return np.ascontiguousarray(picture.repeat(times, axis=0).repeat(times, axis=1)) if times > 1 else picture
+    """Return the picture larger by a whole number, with smooth steps: engines take blocks for corners."""
+    times = min(-(-_SMALLEST_SIDE // min(picture.shape)), _MOST_TIMES)
+    values = picture.astype(np.float64)
+    for axis in (0, 1) if times > 1 else ():
+        size = picture.shape[axis]
+        places = (np.arange(size * times) + 0.5) / times - 0.5
+        before = np.floor(places).clip(0, size - 1).astype(int)
+        after = (before + 1).clip(0, size - 1)
+        part = (places - before).clip(0, 1).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = values.take(before, axis) * (1 - part) + values.take(after, axis) * part
+    return values.round().astype(np.uint8) if times > 1 else picture
 
 
 def shows_text(picture: Picture, reader: TextReader) -> bool:
-    """Tell whether an engine reads writing in a picture, or in its negative: print is dark on light.
+    """Tell whether an engine reads writing in a picture; it is shown the negative, since print is dark on light.
 
     Writing has words of three letters or digits, and in them three different ones that are not all loops.
     """
-    for shown in (picture, 255 - picture):
-        characters = {letter for line in reader.read(shown) for word in _WORD.findall(line) for letter in word.lower()}
-        if len(characters) > 2 and not characters <= _LOOPS:
-            return True
-    return False
+    lines = reader.read(255 - picture)
+    characters = {letter for line in lines for word in _WORD.findall(line) for letter in word.lower()}
+    return len(characters) > 2 and not characters <= _LOOPS

@@ -24,7 +24,8 @@ from tasks.deidentify.audit.conversion import Verdict
 from tasks.deidentify.cohort import Cohort, Combination, assess_cohort, gather_facts
 from tasks.deidentify.export import AUDIT_PREFIX
 from tasks.deidentify.ledger import ExportRow
-from tasks.deidentify.ocr import OCR_REASONS
+from tasks.deidentify.ocr import OCR_REASONS, READ_BY
+from tasks.deidentify.pixels import REGION_RULE
 from tasks.deidentify.profile import METHODS, Option, Profile
 from tasks.deidentify.reasons import AUDIT_FINDINGS, explain
 from tasks.deidentify.report_page import render_page
@@ -237,6 +238,7 @@ def _profile(exported: Sequence[ExportRow], settings: ReportSettings) -> dict[st
         "dates": profile.temporal_information(),
         "own_words": len(profile.words),
         "area_rules": len(profile.regions),
+        "files_by_area_rule": files_by_rule(exported, len(profile.regions)),
         "digest": profile.digest(),
         # Without the study's own list of pseudonyms: its digest would let short patient IDs be found by trying them.
         "settings_digest": digest_of(
@@ -272,12 +274,23 @@ def _counts(rows: Sequence[ExportRow], exported: Sequence[ExportRow], refused: S
     }
 
 
-def _actions(exported: Sequence[ExportRow]) -> list[dict[str, Any]]:
+def _sums(exported: Iterable[ExportRow]) -> Counter[str]:
     """Add up the tallies; most files of a series share one."""
     sums: Counter[str] = Counter()
     for tally, files in Counter(row.tally for row in exported if row.tally).items():
         for name, count in json.loads(tally).items():
             sums[name] += count * files
+    return sums
+
+
+def files_by_rule(exported: Iterable[ExportRow], rules: int) -> list[int]:
+    """Count the exported files that each region rule of the study file fits, in the file's order."""
+    sums = _sums(exported)
+    return [sums[f"{REGION_RULE}{number}"] for number in range(1, rules + 1)]
+
+
+def _actions(exported: Sequence[ExportRow]) -> list[dict[str, Any]]:
+    sums = {name: count for name, count in _sums(exported).items() if not name.startswith((READ_BY, REGION_RULE))}
     order = {name: place for place, name in enumerate(ACTIONS)}
     return [
         {"action": name, "count": sums[name], "meaning": ACTIONS.get(name, "")}
@@ -302,6 +315,11 @@ def _audit(
         "stopped": len(stopped),
         "not_audited": len(rows) - len(exported) - len(stopped),
         "text_recognition": ocr,
+        "text_read_by": {
+            name.removeprefix(READ_BY): count
+            for name, count in sorted(_sums(exported).items())
+            if name.startswith(READ_BY)
+        },
         "checks": [{"code": code, "meaning": checks[code], "files": found[code]} for code in sorted(checks)],
     }
 

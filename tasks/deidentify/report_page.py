@@ -176,8 +176,18 @@ def _audit(audit: Mapping[str, Any]) -> str:
         f"{audit['stopped']:,} did not and are held back. {audit['not_audited']:,} more were refused before they were "
         "rewritten. The audit looks for each of these faults, with the patient's names, IDs, numbers, dates and UIDs "
         "from all their files in hand; one fault is enough to hold a file back.</p>\n"
+        + _text_recognition(audit)
         + _table(("A fault that is looked for", "Code", "Files stopped"), rows),
     )
+
+
+def _text_recognition(audit: Mapping[str, Any]) -> str:
+    """Say by what pictures were searched for writing."""
+    if audit["text_recognition"] == "off":
+        return "<p>No text recognition looked at the pictures.</p>\n"
+    told = "; ".join(f"{count:,} files by {_text(name)}" for name, count in audit["text_read_by"].items())
+    which = "All pictures" if audit["text_recognition"] == "all" else "Pictures of kinds that often show writing"
+    return f"<p>{which} were searched by text recognition. Released after that: {told or 'none'}.</p>\n"
 
 
 def _conversion(conversion: Mapping[str, Any]) -> str:

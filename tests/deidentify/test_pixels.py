@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from tasks.deidentify.audit.compare import audit_file
 from tasks.deidentify.audit.pixels import PIXEL_FINDINGS, Region, areas_of, claim_findings, pixel_findings
 from tasks.deidentify.pixels import (
     PIXEL_REFUSALS,
+    REGION_RULE,
     Layout,
     PixelRefusalError,
     RegionRule,
@@ -606,8 +609,124 @@ def test_areas_of_colored_compressed_frames_turn_black(syntax: str) -> None:
     assert found(source, result.content, ANY_SIZE) == []
 
 
-def test_what_cannot_be_encoded_again_is_refused() -> None:
-    assert refused(with_streams(JPEG, [jpeg()], *eight_bits()), ANY_SIZE) == "no-codec"
+def test_what_was_compressed_with_loss_is_refused_and_never_compressed_anew() -> None:
+    assert refused(with_streams(JPEG, [jpeg()], *eight_bits()), ANY_SIZE) == "lossy-stream"
+    near_lossless = compressed(JPEG_LS, planes()).replace(b"1.2.4.80", b"1.2.4.81")
+    assert refused(near_lossless, ANY_SIZE) == "lossy-stream"
+    assert made(near_lossless).tally.keys().isdisjoint({"pixel_areas"})
+
+
+def test_what_nothing_here_encodes_is_refused() -> None:
+    for syntax in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"):
+        assert refused(with_streams(syntax, [jpeg()], *eight_bits()), ANY_SIZE) == "no-codec"
+
+
+WITHOUT_CODECS = """
+import sys
+for name in ("jpeg_ls", "pylibjpeg"):
+    sys.modules[name] = None
+from tests.deidentify.test_pixels import ANY_SIZE, JPEG_2000, JPEG_LS, RLE, made, refused
+sources = {syntax: open(path, "rb").read() for syntax, path in zip((RLE, JPEG_LS, JPEG_2000), sys.argv[1:])}
+assert "pixel_areas" in made(sources[RLE], ANY_SIZE).tally
+for syntax in (JPEG_LS, JPEG_2000):
+    assert refused(sources[syntax], ANY_SIZE) == "no-codec"
+    assert made(sources[syntax]).content
+"""
+
+
+def test_without_the_packages_of_codecs_only_rle_turns_black(tmp_path: Path) -> None:
+    paths = []
+    for syntax in ENCODED:
+        # As many bits as the words have, or whoever leaves the pixels alone would have to decode them, too.
+        bits = [number(0x00280101, "US", 16), number(0x00280102, "US", 15)]
+        paths.append(tmp_path / syntax)
+        paths[-1].write_bytes(compressed(syntax, planes(), *bits))
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_CODECS, *map(str, paths)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_native_pixels_that_share_their_color_turn_black_in_pairs() -> None:
+    values = np.random.default_rng(8).integers(1, 256, (2, 16, 8, 4)).astype("u1")
+    nodes = [
+        text(0x00280004, "CS", "YBR_FULL_422"),
+        number(0x00280002, "US", 3),
+        number(0x00280006, "US", 0),
+        text(0x00280008, "IS", "2"),
+        *eight_bits(),
+    ]
+    source = image(*nodes, pixel_element(values))
+    rule = replace(RULE, areas=((3, 2, 8, 5),))
+    result = made(source, rule)
+    expected = values.copy()
+    expected[:, 2:5, 1:4] = (0, 0, 128, 128)
+    after = np.frombuffer(read(result.content).PixelData, "u1").reshape(values.shape)
+    assert np.array_equal(after, expected)
+    assert found(source, result.content, rule) == []
+    assert found(source, result.content, RULE) == ["pixel-area", "pixel-data"]
+    assert refused(image(*nodes, number(0x00280011, "US", 17), pixel_element(bytes(1000))), ANY_SIZE) != ""
+
+
+PALETTE = np.roll(np.arange(256), 30)
+"""Its darkest entry is number 30."""
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "bits", "table", "dark"),
+    [
+        (256, 0, 16, (PALETTE * 257).astype("<u2").tobytes(), 30),
+        (256, 0, 8, PALETTE.astype("u1").tobytes(), 30),
+        (256, 0, 8, PALETTE.astype("<u2").tobytes(), 30),
+        (200, 40, 16, (PALETTE * 257).astype("<u2").tobytes()[:400], 70),
+        (256, 240, 16, (PALETTE[::-1] * 257).astype("<u2").tobytes(), 255),
+        (256, 300, 16, (PALETTE * 257).astype("<u2").tobytes(), 0),
+        (256, 0, 16, b"", 0),
+    ],
+    ids=["16 bits", "8 bits", "8 bits in words", "first mapped", "cut by the bits", "beyond the bits", "no table"],
+)
+def test_black_is_the_darkest_entry_of_a_palette(count: int, first: int, bits: int, table: bytes, dark: int) -> None:
+    values = np.random.default_rng(7).integers(0, 256, (16, 16)).astype("u1")
+    nodes = [text(0x00280004, "CS", "PALETTE COLOR"), *eight_bits()]
+    for place in (1, 2, 3):
+        nodes.append(Leaf(tag=0x00281100 + place, vr="US", value=struct.pack("<3H", count, first, bits)))
+        nodes.append(Leaf(tag=0x00281200 + place, vr="OW", value=table))
+    source = image(*nodes, pixel_element(values))
+    result = made(source, RULE)
+    after = np.frombuffer(read(result.content).PixelData, "u1").reshape(16, 16)
+    assert np.array_equal(after, blackened(values, AREA, value=dark))
+    assert found(source, result.content, RULE) == []
+
+
+@pytest.mark.parametrize(
+    ("allocated", "stored", "high"), [(16, 17, 16), (16, 0, 0), (16, 12, 20), (1, 1, 0), (12, 12, 11), (64, 64, 63)]
+)
+def test_bits_that_make_no_sense_keep_a_file_with_areas_back(allocated: int, stored: int, high: int) -> None:
+    bits = [number(0x00280100, "US", allocated), number(0x00280101, "US", stored), number(0x00280102, "US", high)]
+    assert refused(image(*bits, pixel_element(bytes(4096))), RULE) in ("no-codec", "pixel-data")
+
+
+@pytest.mark.parametrize("syntax", ENCODED)
+def test_a_cut_frame_with_areas_is_refused(syntax: str) -> None:
+    stream = fragments_of(compressed(syntax, planes(1)))[0]
+    for end in (len(stream) // 2 & ~1, len(stream) - 20 & ~1, 70):
+        assert refused(with_streams(syntax, [stream[:end]]), ANY_SIZE) in ("no-codec", "pixel-data")
+
+
+@pytest.mark.parametrize("syntax", ENCODED)
+def test_the_number_of_frames_may_be_wrong_and_each_frame_turns_black(syntax: str) -> None:
+    frames = planes(2)
+    for told in (1, 2, 5):
+        streams = fragments_of(compressed(syntax, frames))
+        source = with_streams(syntax, streams, frames=told)
+        result = made(source, ANY_SIZE)
+        left = [blackened(plane, AREA) for plane in frames[:told]]
+        after = read(result.content)
+        assert len(fragments_of(result.content)) == len(left)
+        after.NumberOfFrames = len(left)
+        assert np.array_equal(after.pixel_array.reshape(-1, SIDE, SIDE), np.stack(left))
+        assert found(source, result.content, ANY_SIZE) == []
+    native = image(text(0x00280008, "IS", "3"))
+    assert refused(native, RULE) == "pixel-data"
 
 
 @pytest.mark.parametrize(
@@ -654,6 +773,28 @@ def test_what_reaches_past_the_image_is_cut_there_and_areas_may_overlap() -> Non
     result = made(image(), rule)
     assert np.array_equal(read(result.content).pixel_array, blackened(before, (0, 0, 16, 2), (10, 0, 16, 16)))
     assert found(image(), result.content, rule) == []
+
+
+def test_an_area_beside_the_image_does_nothing_and_releases_nothing() -> None:
+    beside = replace(RELEASE, rows=None, columns=None, areas=((16, 0, 20, 4), (0, 16, 4, 20)))
+    result = made(image(), beside)
+    assert "113101" not in result.codes
+    assert "pixel_areas" not in result.tally
+    assert "BurnedInAnnotation" not in read(result.content)
+    assert found(image(), result.content, beside) == []
+    assert refused(image(text(0x00080064, "CS", "WSD")), beside) == "secondary-capture"
+    half = replace(beside, areas=(*beside.areas, AREA))
+    assert made(image(text(0x00080064, "CS", "WSD")), half).tally["pixel_areas"] == 1
+
+
+def test_several_rules_may_fit_and_each_is_counted() -> None:
+    other = replace(RULE, areas=((10, 10, 16, 16),))
+    rules = (RULE, replace(RULE, manufacturer="other"), other)
+    before = np.frombuffer(PIXELS, "<u2").reshape(16, 16)
+    result = made(image(), *rules)
+    assert np.array_equal(read(result.content).pixel_array, blackened(before, AREA, (10, 10, 16, 16)))
+    assert {name for name in result.tally if name.startswith(REGION_RULE)} == {REGION_RULE + "1", REGION_RULE + "3"}
+    assert found(image(), result.content, *rules) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.deidentify.audit.conversion import Verdict
@@ -73,6 +73,7 @@ def papers(export: Path) -> dict[str, bytes]:
 # ---- the numbers
 
 
+@settings(deadline=None)
 @given(outcomes())
 def test_the_sums_close(rows: list[ExportRow]) -> None:
     report = build_report(rows, SETTINGS)

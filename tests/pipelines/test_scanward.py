@@ -65,7 +65,8 @@ def test_the_study_file_shows_every_key_with_its_default(tmp_path: Path) -> None
         _, _, below = text.partition(f"\n[{section}]\n")
         own, _, _ = below.partition("\n[")
         for key in type(getattr(shown, section)).model_fields:
-            assert re.search(rf"^(# )?{key} = ", own, re.MULTILINE), f"{section}.{key}"
+            shown_as = rf"# \[\[{section}\.{key}\]\]$" if key == "regions" else rf"(# )?{key} = "
+            assert re.search(rf"^{shown_as}", own, re.MULTILINE), f"{section}.{key}"
 
 
 def test_what_init_wrote_can_be_run(tmp_path: Path) -> None:
