@@ -508,7 +508,7 @@ class _Job:
                 key = data[start:end]
                 if tag & 0x10000:
                     number = tag & 0xFFFF
-                    key = (creators.get(tag & 0xFFFF0000 | number >> 8, ""), key) if number > 0xFF else None
+                    key = (creators.get(tag & 0xFFFF0000 | number >> 8, ""), vr, key) if number > 0xFF else None
                 outcome = outcomes.get(key) if key is not None else None
             if outcome is not None:
                 action, replacement, masked, kept, cleaned_inside = outcome
@@ -847,8 +847,8 @@ _MOST_REMEMBERED = 4096
 _MOST_CONTEXTS = 48
 """So many elements in each of so many contexts are remembered: 80 MB at the very most, two or three as a rule."""
 
-_Key = bytes | tuple[str, bytes]
-"""An element's bytes; those of a private one with its creator."""
+_Key = bytes | tuple[str, str, bytes]
+"""An element's bytes; those of a private one with its creator, and with its VR, which may have been looked up."""
 
 _Outcome = tuple[Action, bytes | None, int, int, int]
 """What was done, the new bytes if there are any, and by how much the counts of words and private elements rose."""

@@ -171,12 +171,14 @@ def test_a_missing_file_passes_what_must_go_and_fails_what_must_stay(small: Exam
 def test_a_rule_changed_costs_points(
     small: Exam, monkeypatch: pytest.MonkeyPatch, tag: int, action: Action, category: str
 ) -> None:
+    monkeypatch.setattr(rewriting, "_remembered", {})
     monkeypatch.setitem(PROFILE.actions(MR_IMAGE_STORAGE).by_tag, tag, action)
     assert small.marks(small.exports()).of(category) < 100
 
 
 def test_private_elements_dropped_cost_points(small: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = PrivateTable(digest="", rules=(), by_element=MappingProxyType({}))
+    monkeypatch.setattr(rewriting, "_remembered", {})
     monkeypatch.setattr(rewriting, "load_private_table", lambda: empty)
     assert small.marks(small.exports()).of("TCIA-PTKB") < 50
 

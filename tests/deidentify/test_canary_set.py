@@ -242,6 +242,7 @@ def leaks(files: list[Planted], vendor: str, base: str) -> set[str]:
     ],
 )
 def test_a_rule_deleted_shows(files: list[Planted], monkeypatch: pytest.MonkeyPatch, keyword: str, place: str) -> None:
+    monkeypatch.setattr(rewriting, "_remembered", {})
     monkeypatch.setitem(DEFAULT_PROFILE.actions(MR_IMAGE_STORAGE).by_tag, tag_for_keyword(keyword), Action.KEEP)
     assert place in leaks(files, "synthetic", "explicit")
 
@@ -259,6 +260,7 @@ def test_a_cleaner_switched_off_shows(
     files: list[Planted], monkeypatch: pytest.MonkeyPatch, action: PrivateAction, vendor: str, beginning: str
 ) -> None:
     switched = {**rewriting._CLEANERS, action: lambda value: value}
+    monkeypatch.setattr(rewriting, "_remembered", {})
     monkeypatch.setattr(rewriting, "_CLEANERS", switched)
     found = leaks(files, vendor, "scanner")
     expected = {place for place in places([of_base(files, vendor, "scanner")]) if place.startswith(beginning)}

@@ -4,17 +4,21 @@ Written to share nothing with the rewriter: it reads with pydicom, has its own l
 arithmetic of dates, and goes by what stands in the source rather than by what the profile wanted. A fault in the
 rewriter, its walker or its table shows here.
 
-Most elements of a series' exports are the same, file by file; what was found of one is remembered for the patient.
+Most elements of a series' exports are the same, file by file. Of an element in a file in which nothing was found, it
+is remembered for the patient that it is right: by all that this depends on, its bytes and its source's to begin with.
+So every byte is read and compared in every file, but not always judged anew. At most 4 patients are remembered: of
+each an export and its source without their pixels, no more than 4 MiB each, 4 MiB of what was collected from sources,
+and 4 times 8 MiB of elements.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydicom._uid_dict import UID_dictionary
@@ -34,11 +38,32 @@ from tasks.deidentify.audit.content import (
     kind_of,
 )
 from tasks.deidentify.audit.dates import WRITTEN_TEXTS, Days, age_findings, is_moved, moved
-from tasks.deidentify.audit.pixels import PIXEL_FINDINGS, Region, areas_of, claim_findings, pixel_findings
+from tasks.deidentify.audit.memory import Memory
+from tasks.deidentify.audit.pixels import (
+    PIXEL_FINDINGS,
+    SHAPE_TAGS,
+    Region,
+    Shape,
+    areas_of,
+    claim_findings,
+    native_findings,
+    pixel_findings,
+)
 from tasks.deidentify.audit.private import PRIVATE_IDENTIFYING, is_clean_copy, unpacked
-from tasks.deidentify.audit.read import TEXT_VRS, UNDEFINED, Piece, Reading, Span, dictionary_vr, read_file
-from tasks.deidentify.audit.search import UID, Harvest, Harvester, Search, worth_searching
-from tasks.deidentify.audit.stamps import METHOD, STAMPS, is_made_by_us, read_earlier, stamp_findings
+from tasks.deidentify.audit.read import (
+    PIXELS,
+    TEXT_VRS,
+    UNDEFINED,
+    Frame,
+    Piece,
+    Reading,
+    Span,
+    creators_of,
+    dictionary_vr,
+    read_file,
+)
+from tasks.deidentify.audit.search import SHORTEST_SOUGHT, Blob, Harvest, Harvester, Search, together, worth_searching
+from tasks.deidentify.audit.stamps import METHOD, STAMPS, Earlier, is_made_by_us, read_earlier, stamp_findings
 from tasks.deidentify.audit.words import DESCRIPTORS, are_masked, is_cleaned, is_described
 
 FINDINGS = PIXEL_FINDINGS | {
@@ -87,9 +112,7 @@ _CLEANED_TERMS = frozenset({0x04000565})  # Reason for the Attribute Modificatio
 _RESERVING_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "UT", "UC", "UR"})
 """VRs with two reserved bytes in their explicit head (PS3.5 table 7.1-1); sequences aside, which pydicom has parsed."""
 
-_PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
-"""Pixel Data, Float Pixel Data, Double Float Pixel Data: compared apart, and not searched."""
-
+_FLOAT_PIXELS = PIXELS - {0x7FE00010}
 _PIXEL_TABLES = frozenset({0x7FE00001, 0x7FE00002})
 """Where the frames of compressed pixel data begin and how long they are: compared with them."""
 
@@ -97,6 +120,9 @@ _PIXEL_CLAIMS = frozenset({0x00280301, 0x00280302})
 """What is said of burned-in text and of faces: checked apart."""
 
 _PSEUDONYMOUS = frozenset({0x00100010, 0x00100020})
+_BY_THEIR_CONCEPT = CONTENT_TEXTS | {CONTENT_UID}
+"""What is judged by the name of the content item that it stands in, too."""
+
 _SPELLED_BY_US = STAMPS | _PIXEL_TABLES | _PIXEL_CLAIMS
 _ENCRYPTED_ATTRIBUTES = 0x04000500
 _ENCRYPTED_SYNTAX, _ENCRYPTED_CONTENT = 0x04000510, 0x04000520
@@ -104,11 +130,14 @@ _ENVELOPED = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03"
 """The object identifier of CMS enveloped data in DER (RFC 5652 section 6)."""
 
 _NOT_REMEMBERED = frozenset({"SQ", "UI", "UN", None})
-"""VRs of elements that are looked at in each file anew where they changed: how UIDs are replaced is a file's matter."""
+"""VRs of elements of items that are looked at in each file anew: what is made of them hangs on more than the bytes."""
 
-_SHORT = 4096
-_MOST_SHORT, _MOST_LONG = 50_000, 64
-"""How many short and long values are remembered."""
+_REPRESENTATION = 0x00280103
+"""Pixel Representation: which VR many an element has if its file tells none (PS3.5 section A.1)."""
+
+_MOST_PATIENTS, _MOST_WORDS = 4, 4
+_MOST_REMEMBERED = 1 << 23
+_MOST_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,42 +191,84 @@ def audit_file(source: bytes, export: bytes, expected: Expectation) -> list[str]
         warnings.simplefilter("ignore")
         try:
             patient = _patient(expected)
-            after = read_file(export, patient.last_export)
-            before = read_file(source, after, patient.last_source, force=True)
-            found = sorted(set(_Audit(before, after, export, expected, patient).findings()))
+            last = patient.last
+            after = read_file(export, last and last.after)
+            before = read_file(source, last.before if last else after, after, force=True)
+            audit = _Audit(before, after, export, expected, patient)
+            found = sorted(set(audit.findings()))
         except Exception:  # noqa: BLE001 - whatever cannot be read to its end is not released
             return ["unreadable"]
         if not found:
             # A damaged file's elements may end too early, and would do so in the next file, too.
-            patient.last_export, patient.last_source = after, before
+            audit.remember()
         return found
 
 
+class _Uids:
+    """What stands in an element and looks like a UID, and which of its source's stands for which there."""
+
+    __slots__ = ("pairs", "seen")
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.pairs: set[tuple[str, str]] = set()
+
+    def update(self, others: _Uids) -> None:
+        self.seen |= others.seen
+        self.pairs |= others.pairs
+
+
 class _Verdict(NamedTuple):
-    """What was found of one element, and what looks like a UID in it: those known of the patient differ by file."""
+    """What was found of one element, and its UIDs: which of them are known, and what else they stand for, differs."""
 
     findings: frozenset[str]
-    uids: frozenset[str]
+    seen: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
 
 
-_GOOD = _Verdict(frozenset(), frozenset())
-_Key = tuple[object, ...]
+_GOOD = _Verdict(frozenset(), frozenset(), frozenset())
+_Key = tuple[Hashable, ...]
+
+
+def _verdict(findings: set[str], uids: _Uids) -> _Verdict:
+    if not findings and not uids.seen and not uids.pairs:
+        return _GOOD
+    return _Verdict(frozenset(findings), frozenset(uids.seen), frozenset(uids.pairs))
 
 
 class _Words:
-    """Everything that one file's elements are searched for, with what was found of them so far."""
+    """Everything that one file's elements are searched for, and what was found of them so far."""
 
     def __init__(self, identifiers: frozenset[str], dates: frozenset[str]) -> None:
         self.search = Search(identifiers)
         self.days = Days(dates)
-        self.short: dict[_Key, _Verdict] = {}
-        self.long: dict[_Key, _Verdict] = {}
+        self.verdicts: Memory[_Verdict] = Memory(_MOST_REMEMBERED)
 
-    def remember(self, key: _Key, verdict: _Verdict, size: int) -> None:
-        memory, most = (self.short, _MOST_SHORT) if size <= _SHORT else (self.long, _MOST_LONG)
-        if len(memory) >= most:
-            memory.clear()
-        memory[key] = verdict
+
+class _Last(NamedTuple):
+    """The file of a patient in which nothing was found last.
+
+    Attributes
+    ----------
+    after, before
+        The export and its source.
+    harvest, parts
+        What was collected from the source, altogether and by element.
+    earlier, circumstances, retained, words
+        What it was judged by.
+    verdicts
+        Of those elements that hold UIDs, by their tags.
+    """
+
+    after: Frame
+    before: Frame
+    harvest: Harvest
+    parts: dict[int, Harvest]
+    earlier: Earlier
+    circumstances: _Key
+    retained: frozenset[str]
+    words: _Words
+    verdicts: dict[int, _Verdict]
 
 
 class _Patient:
@@ -205,13 +276,14 @@ class _Patient:
 
     def __init__(self) -> None:
         self.harvester = Harvester()
-        self.last_export: Reading | None = None
-        self.last_source: Reading | None = None
+        self.last: _Last | None = None
         self.stamps: dict[_Key, frozenset[str]] = {}
-        self.words = lru_cache(maxsize=8)(_words)
+        self.shapes: dict[_Key, Shape] = {}
+        self.claims: dict[_Key, frozenset[str]] = {}
+        self.words = lru_cache(maxsize=_MOST_WORDS)(_words)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_MOST_PATIENTS)
 def _patient(_: Expectation) -> _Patient:
     return _Patient()
 
@@ -232,7 +304,7 @@ class _Audit:
         self._expected = expected
         self._patient = patient
         codes = set(expected.codes)
-        self._areas = areas_of(before.dataset, expected.regions)
+        self._areas = areas_of(before.dataset, expected.regions) if expected.regions else []
         self._codes = sorted({*codes, _CLEAN_PIXELS}) if self._areas else list(expected.codes)
         self._keeps_uids = _RETAIN_UIDS in codes
         self._keeps_private = _RETAIN_PRIVATE in codes
@@ -247,28 +319,61 @@ class _Audit:
             *(concepts for code, concepts in RETAINED.items() if code in codes)
         )
         self._own_codes = frozenset[int]().union(*(tags for code, tags in OWN_CODES.items() if code in codes))
-        self._is_explicit = after.dataset.original_encoding[0] is False
-        self._source_is_little_endian = before.dataset.original_encoding[1] is not False
-        self._old = {span.tag: span for span in before.spans}
-        self._new = {span.tag: span for span in after.spans}
-        self._earlier = read_earlier(before.dataset, self._old)
+        self._is_explicit = not after.is_implicit
+        self._source_is_little_endian = before.is_little_endian
+        self._old = before.by_tag
+        self._new = after.by_tag
+        last = patient.last
+        goes_along = last is not None and after.along is last.after and before.along is last.before
+        self._last = last if goes_along else None
+        self._earlier = self._read_earlier()
         # Dates that an earlier de-identification moved are not moved again.
         is_moved_before = self._earlier.told_of_dates == self._told_of_dates == "MODIFIED"
         self._shift = 0 if is_moved_before else expected.shift_days
-        harvest = patient.harvester.harvest(before)
-        self._uids = self._known_uids(harvest)
-        self._words = self._known_words(harvest)
+        self._parts = patient.harvester.parts(before, self._last.parts if self._last else None)
+        self._harvest = together(before, self._parts.values())
+        self._retained_words = frozenset(text.casefold() for text in self._retained_texts(after, after.spans))
+        representations = [one.get(_REPRESENTATION) for one in (self._old, self._new)]
+        self._circumstances: _Key = (
+            before.character_set,
+            after.character_set,
+            before.is_implicit,
+            after.is_implicit,
+            self._source_is_little_endian,
+            self._shift,
+            self._earlier,
+            *(span.content if span else b"" for span in representations),
+        )
+        self._words = self._known_words()
+        if self._last is not None and (self._last.words is not self._words or self._has_other_creators()):
+            self._last = None
         self._stands_for: dict[str, str] = {}
         self._seen: set[str] = set()
+        self._verdicts: dict[int, _Verdict] = {}
+        self._found_now: dict[Hashable, tuple[_Verdict, int]] = {}
+        self._is_entangled = False
+        self._was_entangled = False
 
-    def _known_uids(self, harvest: Harvest) -> frozenset[str]:
-        if self._keeps_uids:
-            return frozenset()
-        uids = self._expected.uids | harvest.uids
-        return frozenset(uid for uid in uids if not is_made_by_us(uid)) if self._earlier.is_ours else uids
+    def _read_earlier(self) -> Earlier:
+        last, old = self._last, self._old
+        if last is not None and all(old.get(tag) is last.before.by_tag.get(tag) for tag in STAMPS):
+            return last.earlier
+        return read_earlier(self._before, old)
 
-    def _known_words(self, harvest: Harvest) -> _Words:
-        retained = {text.casefold() for text in self._retained_texts(self._after.dataset, self._after.spans)}
+    def _has_other_creators(self) -> bool:
+        """Tell whether the block of a private element may be another's than in the last file."""
+        changed = [self._before.spans[index].tag for index in self._before.changed]
+        changed += [self._after.spans[index].tag for index in self._after.changed]
+        return any(tag & 0x10000 and 0x10 <= tag & 0xFFFF < 0x1000 for tag in changed)
+
+    def _known_words(self) -> _Words:
+        last, harvest, retained = self._last, self._harvest, self._retained_words
+        if (
+            last is not None
+            and (last.harvest.identifiers, last.harvest.dates) == (harvest.identifiers, harvest.dates)
+            and (last.circumstances, last.retained) == (self._circumstances, retained)
+        ):
+            return last.words
         pseudonym = self._expected.pseudonym.casefold()
         identifiers = worth_searching(self._expected.identifiers | harvest.identifiers, {pseudonym, *retained})
         dates = harvest.dates | self._expected.dates - {"19000101"}
@@ -278,15 +383,41 @@ class _Audit:
         dates -= {moved(date, self._expected.shift_days) for date in others}
         if self._told_of_dates == "UNMODIFIED":
             dates = frozenset()
-        surroundings = (self._after.character_set, self._is_explicit, self._shift, self._earlier.is_ours)
-        return self._patient.words(identifiers, frozenset(dates), *surroundings)
+        return self._patient.words(identifiers, frozenset(dates), *self._circumstances)
 
-    def _retained_texts(self, dataset: Dataset, spans: list[Span]) -> Iterator[str]:
+    def _stand_known_uids(self) -> bool:
+        """Tell whether a UID of the patient's files stands in the export, in plain sight."""
+        if self._keeps_uids:
+            return False
+        found = (self._seen & self._expected.uids) | (self._seen & self._harvest.uids)
+        return any(not (self._earlier.is_ours and is_made_by_us(uid)) for uid in found)
+
+    def remember(self) -> None:
+        """Remember what was found of the elements, and the file itself for the next to be read along it."""
+        self._words.verdicts.remember_all(self._found_now)
+        after, before = Frame.of(self._after), Frame.of(self._before)
+        if after is None or before is None or self._was_entangled or not self._new.keys().isdisjoint(_BY_THEIR_CONCEPT):
+            self._patient.last = None
+            return
+        self._patient.last = _Last(
+            after=after,
+            before=before,
+            harvest=self._harvest,
+            parts=self._parts,
+            earlier=self._earlier,
+            circumstances=self._circumstances,
+            retained=self._retained_words,
+            words=self._words,
+            verdicts=self._verdicts,
+        )
+
+    def _retained_texts(self, export: Reading, spans: list[Span]) -> Iterator[str]:
         """Yield what the export holds of machine and institution because an option says so, in all items."""
         if not (self._retained or self._retained_concepts):
             return
         for span in spans:
-            yield from self._retained_in(Piece(dataset, span.element))
+            if span.tag in self._retained or span.element.VR in _NOT_REMEMBERED:
+                yield from self._retained_in(Piece(export, span.element))
 
     def _retained_in(self, piece: Piece) -> Iterator[str]:
         if piece.vr == "SQ":
@@ -308,8 +439,41 @@ class _Audit:
         yield from self._look_at_frame()
         yield from self._look_at_stamps()
         yield from self._look_at_elements()
-        yield from pixel_findings(self._before.dataset, self._after.dataset, self._areas)
-        yield from claim_findings(self._before.dataset, self._after.dataset, self._areas)
+        yield from self._look_at_pixels()
+        yield from self._look_at_claims()
+
+    def _look_at_pixels(self) -> Iterator[str]:
+        """Compare the pixel data, of most images as they stand."""
+        new, old = (self._native_pixels(one) for one in (self._after, self._before))
+        if new is None or old is None or self._areas or not self._source_is_little_endian:
+            yield from pixel_findings(self._before.dataset, self._after.dataset, self._areas)
+            return
+        key = tuple(span.content if (span := self._new.get(tag)) is not None else b"" for tag in SHAPE_TAGS)
+        shape = self._patient.shapes.get(key)
+        if shape is None:
+            shape = Shape(self._after.dataset)
+            _keep(self._patient.shapes, key, shape)
+        yield from native_findings(old, new, shape)
+
+    def _look_at_claims(self) -> Iterator[str]:
+        if self._new.keys().isdisjoint(_PIXEL_CLAIMS):
+            return
+        spans = [one.get(tag) for tag in sorted(_PIXEL_CLAIMS | STAMPS) for one in (self._old, self._new)]
+        key = (*(span.content if span is not None else None for span in spans), bool(self._areas))
+        found = self._patient.claims.get(key) if b"" not in key else None
+        if found is None:
+            found = frozenset(claim_findings(self._before.dataset, self._after.dataset, self._areas))
+            _keep(self._patient.claims, key, found)
+        yield from found
+
+    def _native_pixels(self, image: Reading) -> bytes | None:
+        """Return Pixel Data that is no fragments, where there is no other."""
+        span = image.by_tag.get(0x7FE00010)
+        if span is None or not image.by_tag.keys().isdisjoint(_FLOAT_PIXELS):
+            return None
+        element = span.element
+        is_native = isinstance(element, RawDataElement) and element.length != UNDEFINED
+        return element.value if is_native and isinstance(element.value, bytes) and element.value else None
 
     def _look_at_frame(self) -> Iterator[str]:
         """Check what stands around the data set."""
@@ -317,25 +481,23 @@ class _Audit:
             yield "preamble"
         if not self._after.is_whole:
             yield "structure"
-        meta = self._after.dataset.file_meta
         allowed = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
-        if {int(tag) for tag in meta.keys()} - allowed:  # noqa: SIM118 - it iterates over elements, not over its keys
+        if not self._after.meta.keys() <= allowed:
             yield "file-meta"
         for own, other in ((0x00020003, 0x00080018), (0x00020002, 0x00080016)):
             in_data = self._new.get(other)
-            told = Piece(meta, meta.get_item(own)).texts if own in meta else None
-            if told is None or in_data is None or told != Piece(self._after.dataset, in_data.element).texts:
+            told = self._after.meta_texts(own)
+            if not told or in_data is None or told != Piece(self._after, in_data.element).texts:
                 yield "file-meta"
-        around = self._after.around
-        if self._words.search.finds_in_bytes(around):
-            yield "identifier"
-        self._seen.update(UID.findall(around.decode("latin-1")))
+        yield from self._search_bytes(self._after.around, self._seen)
 
     def _look_at_stamps(self) -> Iterator[str]:
         """Check who the export says it is, and what it says was done."""
-        dataset = self._after.dataset
-        for span in self._after.spans:
-            if span.tag in _PSEUDONYMOUS and Piece(dataset, span.element).texts != [self._expected.pseudonym]:
+        spans = self._after.spans
+        if len(self._new) == len(spans):
+            spans = [self._new[tag] for tag in _PSEUDONYMOUS if tag in self._new]
+        for span in spans:
+            if span.tag in _PSEUDONYMOUS and Piece(self._after, span.element).texts != [self._expected.pseudonym]:
                 yield "pseudonym"
         if not self._new.keys() >= _PSEUDONYMOUS:
             yield "pseudonym"
@@ -344,72 +506,96 @@ class _Audit:
         found = self._patient.stamps.get(key) if all(key[:-2]) else None
         if found is None:
             found = frozenset(self._stamp_findings())
-            if len(self._patient.stamps) > _MOST_LONG:
-                self._patient.stamps.clear()
-            self._patient.stamps[key] = found
+            _keep(self._patient.stamps, key, found)
         yield from found
 
     def _stamp_findings(self) -> Iterator[str]:
-        dataset = self._after.dataset
-        yield from stamp_findings(dataset, self._new, self._codes, self._told_of_dates, self._earlier)
+        yield from stamp_findings(self._after, self._new, self._codes, self._told_of_dates, self._earlier)
         if METHOD in self._new:
-            texts = Piece(dataset, self._new[METHOD].element).texts
+            texts = Piece(self._after, self._new[METHOD].element).texts
             if any(map(self._words.search.finds_in_text, texts)) or any(map(self._words.days.stand_in, texts)):
                 yield "identifier"
 
     def _look_at_elements(self) -> Iterator[str]:
         """Compare every element with the one at the same place in the source, and search it."""
-        words, old_spans = self._words, self._old
-        short, long = words.short, words.long
-        creators: dict[int, str] = {}
+        last, old_spans, verdicts = self._last, self._old, self._verdicts
         found: set[str] = set()
-        for span in self._after.spans:
-            tag, content, element = span
-            creator = ""
-            if tag & 0x10000:
-                if tag & 0xFFFF < 0x1000:
-                    creators[tag] = _creator(element)
-                else:
-                    creator = creators.get(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8, "")
-            old = old_spans.get(tag)
-            key: _Key = (creator, content) if old is span else (creator, content, old.content if old else None)
-            verdict = short.get(key) or long.get(key) if content else None
-            if verdict is None:
-                verdict = self._judge(span, old, creator)
-                # How UIDs are replaced is compared over a whole file, and pixels have their own comparison.
-                is_changed = old is not span and element.VR in _NOT_REMEMBERED
-                if content and not is_changed and tag not in _PIXELS:
-                    words.remember(key, verdict, len(content))
-            if verdict is not _GOOD:
-                found |= verdict.findings
-                self._seen |= verdict.uids
+        if last is None:
+            places: Iterable[int] = range(len(self._after.spans))
+            creators = creators_of(self._after.spans)
+            old_changed: Iterable[int] = old_spans
+        else:
+            # Of the elements that stand in both files as they stood in the last one, nothing was found.
+            verdicts |= last.verdicts
+            old_changed = [self._before.spans[index].tag for index in self._before.changed]
+            at = last.after.places
+            changed = {*self._after.changed, *(at[tag] for tag in old_changed if tag in at)}
+            tail = range(len(last.after.spans), len(self._after.spans))
+            places = (*sorted(changed), *tail)
+            creators = [*last.after.creators, *[""] * len(tail)]
+        for place in places:
+            span = self._after.spans[place]
+            verdict = self._judge(span, old_spans.get(span.tag), creators[place])
+            found |= verdict.findings
+            if verdict.seen or verdict.pairs:
+                verdicts[span.tag] = verdict
+                # Two elements with the same tag, of which only one would be kept.
+                self._seen |= verdict.seen
+                found |= self._find_others(verdict.pairs)
+            else:
+                verdicts.pop(span.tag, None)
         yield from found
-        if not self._seen.isdisjoint(self._uids):
+        for verdict in verdicts.values():
+            self._seen |= verdict.seen
+            yield from self._find_others(verdict.pairs)
+        if self._stand_known_uids():
             yield "uid"
-        for tag, span in old_spans.items():
-            if tag not in self._new and tag >> 16 in _DESCRIBING_GROUPS and _describes(self._before.dataset, span):
+        for tag in old_changed:
+            if tag not in self._new and tag >> 16 in _DESCRIBING_GROUPS and _describes(self._before, old_spans[tag]):
                 yield "lost"
         if len(set(self._stands_for.values())) != len(self._stands_for):
             yield "uid"
 
+    def _find_others(self, pairs: Iterable[tuple[str, str]]) -> set[str]:
+        """Take in which UID stands for which; find those for which another one stands elsewhere."""
+        stands_for = self._stands_for
+        return {"uid" for was, now in pairs if stands_for.setdefault(was, now) != now}
+
     def _judge(self, span: Span, old: Span | None, creator: str) -> _Verdict:
+        """Look at one element of the data set, or remember what was found of it."""
+        tag, content, _ = span
+        if old is not None and old.content != content:
+            key: _Key = (creator, content, old.content)
+        else:
+            key = (creator, content, old is not None)
+        is_remembered = content and tag not in PIXELS and tag not in _BY_THEIR_CONCEPT
+        if is_remembered and (known := self._words.verdicts.get(key)) is not None:
+            return known
+        self._is_entangled = False
+        verdict = self._look_at_span(span, old, creator.partition("\\")[0].strip(" \0").upper())
+        self._was_entangled |= self._is_entangled
+        if is_remembered and not self._is_entangled:
+            self._found_now[key] = verdict, len(content) + (len(old.content) if old is not None else 0)
+        return verdict
+
+    def _look_at_span(self, span: Span, old: Span | None, creator: str) -> _Verdict:
         """Look at one element of the data set."""
         tag, content, element = span
-        new_piece = Piece(self._after.dataset, element)
-        old_piece = Piece(self._before.dataset, old.element) if old is not None else None
-        seen: set[str] = set()
+        new_piece = Piece(self._after, element)
+        old_piece = Piece(self._before, old.element) if old is not None else None
+        uids = _Uids()
         if tag in _SPELLED_BY_US or (tag == _ENCRYPTED_ATTRIBUTES and self._expected.recoverable):
             # Checked apart, and written by us word by word: the reserved bytes are zeros there, too.
             found = set(self._look_at_sealed(new_piece)) if tag == _ENCRYPTED_ATTRIBUTES else set()
         else:
-            found = set(self._look_at(new_piece, old_piece, creator, seen, is_top=True))
+            found = set(self._look_at(new_piece, old_piece, creator, uids, is_top=True))
             has_reserved = new_piece.vr in _RESERVING_VRS and self._is_explicit and content
             if has_reserved and not tag & 0x10000 and isinstance(element, RawDataElement) and content[6:8] != b"\0\0":
                 found.add("structure")
-            if tag not in _PIXELS and tag not in self._retained and new_piece.vr == "SQ":
+            if tag not in PIXELS and tag not in self._retained and new_piece.vr == "SQ":
                 # What stands between the elements of items is searched, too.
-                found |= self._search_bytes(self._without_retained(content, new_piece), seen)
-        return _Verdict(frozenset(found), frozenset(seen)) if found or seen else _GOOD
+                found |= self._search_bytes(self._without_retained(content, new_piece), uids.seen)
+        return _verdict(found, uids)
 
     def _without_retained(self, content: bytes, piece: Piece) -> bytes:
         for text in self._retained_in(piece) if self._retained or self._retained_concepts else ():
@@ -432,19 +618,19 @@ class _Audit:
             yield "sealed"
 
     def _look_at(
-        self, new: Piece, old: Piece | None, creator: str, seen: set[str], *, is_top: bool = False
+        self, new: Piece, old: Piece | None, creator: str, uids: _Uids, *, is_top: bool = False
     ) -> Iterator[str]:
         """Compare and search an element of the data set or of an item."""
-        yield from self._compare(new, old, creator, is_top=is_top)
+        yield from self._compare(new, old, creator, uids, is_top=is_top)
         if new.vr == "SQ":
-            yield from self._look_into(new, old, seen)
-        elif new.tag not in _PIXELS and not self._is_retained(new):
+            yield from self._look_into(new, old, uids)
+        elif new.tag not in PIXELS and not self._is_retained(new):
             # A station's name may well hold another number that is known of it; both are meant to be read.
             is_pseudonym = new.tag in _PSEUDONYMOUS and new.texts == [self._expected.pseudonym]
             if not is_pseudonym:
-                yield from self._search(new, seen)
+                yield from self._search(new, uids.seen)
 
-    def _look_into(self, new: Piece, old: Piece | None, seen: set[str]) -> Iterator[str]:
+    def _look_into(self, new: Piece, old: Piece | None, uids: _Uids) -> Iterator[str]:
         """Compare the items of two sequences, one by one; of content items some may have gone."""
         new_items, old_items = new.items, old.items if old is not None else []
         if not new.tag & 0x10000 and new.tag not in self._own_codes and any(map(is_foreign, new_items)):
@@ -453,8 +639,10 @@ class _Audit:
             if 0 < len(new_items) < len(old_items):
                 yield "lost"
             for item, old_item in zip_longest(new_items, old_items[: len(new_items)]):
-                yield from self._look_at_item(item, old_item, seen)
+                yield from self._look_at_item(item, old_item, uids)
             return
+        # Which of the source's items one was is told by the UIDs that stand for others elsewhere, too.
+        self._is_entangled = True
         place = 0
         for item in new_items:
             kind = kind_of(item)
@@ -462,20 +650,25 @@ class _Audit:
             for index in range(place, len(old_items)):
                 if kind_of(old_items[index]) != kind:
                     continue
-                stands_for, inside = dict(self._stands_for), set[str]()
+                inside = _Uids()
                 this = self._look_at_item(item, old_items[index], inside)
+                stands_for = {**self._stands_for, **dict(uids.pairs)}
+                if any(stands_for.setdefault(was, now) != now for was, now in inside.pairs):
+                    this.add("uid")
                 if found is None or not this:
-                    found = this
-                    seen |= inside
+                    found, best = this, inside
                     place = index + 1
                 if not this:
                     break
-                self._stands_for = stands_for
-            yield from self._look_at_item(item, None, seen) if found is None else found
+            if found is None:
+                yield from self._look_at_item(item, None, uids)
+            else:
+                uids.update(best)
+                yield from found
 
-    def _look_at_item(self, item: Dataset, old_item: Dataset | None, seen: set[str]) -> set[str]:
+    def _look_at_item(self, item: Dataset, old_item: Dataset | None, uids: _Uids) -> set[str]:
         """Compare an item with the one that it was."""
-        short, long = self._words.short, self._words.long
+        memory, found_now = self._words.verdicts, self._found_now
         elements = {int(element.tag): element for element in old_item.values()} if old_item is not None else {}
         all_found: set[str] = set()
         creators: dict[int, str] = {}
@@ -490,21 +683,24 @@ class _Audit:
             other = elements.get(tag)
             # A content item's text is judged by its concept, too.
             key = _key_of(element, other, creator) if tag not in CONTENT_TEXTS else ()
-            verdict = short.get(key) or long.get(key) if key else None
+            verdict = memory.get(key) if key else None
+            if verdict is None and key in found_now:
+                verdict = found_now[key][0]
             if verdict is None:
-                inside: set[str] = set()
+                inside = _Uids()
                 old_piece = Piece(old_item, other) if other is not None and old_item is not None else None
-                found = frozenset(self._look_at(Piece(item, element), old_piece, creator, inside))
-                verdict = _Verdict(found, frozenset(inside)) if found or inside else _GOOD
+                verdict = _verdict(set(self._look_at(Piece(item, element), old_piece, creator, inside)), inside)
                 if key:
-                    self._words.remember(key, verdict, len(element.value or b""))
-            all_found |= verdict.findings
-            seen |= verdict.uids
+                    found_now[key] = verdict, 2 * len(element.value or b"")
+            if verdict is not _GOOD:
+                all_found |= verdict.findings
+                uids.seen |= verdict.seen
+                uids.pairs |= verdict.pairs
         return all_found
 
     # ---- comparison
 
-    def _compare(self, new: Piece, old: Piece | None, creator: str, *, is_top: bool) -> Iterator[str]:
+    def _compare(self, new: Piece, old: Piece | None, creator: str, uids: _Uids, *, is_top: bool) -> Iterator[str]:
         tag = new.tag
         if tag & 0x10000:
             yield from self._compare_private(new, old, creator)
@@ -523,7 +719,7 @@ class _Audit:
         elif tag in _PSEUDONYMOUS and new.texts == [self._expected.pseudonym]:
             return
         elif new.vr == "UI":
-            yield from self._compare_uids(old, new)
+            yield from self._compare_uids(old, new, uids)
         elif new.vr in ("DA", "DT"):
             yield from self._compare_dates(old, new)
         elif new.vr == "AS":
@@ -546,7 +742,7 @@ class _Audit:
             if not known or not is_clean_copy(old.raw or b"", new.raw or b""):
                 yield "private"
 
-    def _compare_uids(self, old: Piece, new: Piece) -> Iterator[str]:
+    def _compare_uids(self, old: Piece, new: Piece, uids: _Uids) -> Iterator[str]:
         if len(new.texts) > len(old.texts):
             yield "uid"
         for was, now in zip(old.texts, new.texts, strict=False):
@@ -554,8 +750,10 @@ class _Audit:
             if stays or (now == was and self._earlier.is_ours and is_made_by_us(was)):
                 if now != was:
                     yield "uid"
-            elif now and (now == was or self._stands_for.setdefault(was, now) != now):
+            elif now == was:
                 yield "uid"
+            elif now:
+                uids.pairs.add((was, now))
 
     def _compare_dates(self, old: Piece, new: Piece) -> Iterator[str]:
         if len(new.texts) > len(old.texts):
@@ -573,7 +771,7 @@ class _Audit:
 
     def _is_kept_or_hidden(self, old: Piece, new: Piece) -> bool:
         """Tell whether a value is the source's, to the byte, or one that says nothing, or a cleaned form of it."""
-        if new.vr == "SQ" or new.tag in _PIXELS:
+        if new.vr == "SQ" or new.tag in PIXELS:
             return True
         if new.tag in CONTENT_TEXTS and not self._is_retained(new) and not set(new.texts) <= WRITTEN_TEXTS:
             may_stand = self._cleans_descriptors and concept_of(new.dataset) not in IDENTIFYING
@@ -618,14 +816,18 @@ class _Audit:
                 if days.stand_in(text) or (is_private and days.are_counted_in_text(text)):
                     yield "date"
         elif vr in _BINARY_VRS and raw:
-            for blob in filter(None, (raw, unpacked(raw))):
+            packed = unpacked(raw)
+            for one in (raw, packed) if packed else (raw,):
+                blob = Blob(one)
                 if search.finds_in_blob(blob, anywhere=not is_private):
                     yield "identifier"
-                text = blob.decode("latin-1")
-                if days.stand_in(text) or days.stand_in(blob.decode("utf-16-le", "ignore")):
+                if days.stand_in(blob.figures) or (blob.is_wide and days.stand_in(one.decode("utf-16-le", "ignore"))):
                     yield "date"
-                if is_private and (days.are_counted_in_text(text) or days.are_counted_in_blob(blob)):
+                if is_private and (days.are_counted_in_text(blob.figures) or days.are_counted_in_blob(one)):
                     yield "date"
+                if one is raw:
+                    yield from self._search_blob(blob, seen)
+            return
         elif is_private and raw:
             text = raw.decode("latin-1")
             if days.are_counted_in_text(text) if vr in ("DS", "IS") else days.are_counted_in_value(vr, raw):
@@ -634,9 +836,22 @@ class _Audit:
             yield from self._search_bytes(raw, seen)
 
     def _search_bytes(self, raw: bytes, seen: set[str]) -> set[str]:
-        if raw.count(b".") > 1:
-            seen.update(UID.findall(raw.decode("latin-1")))
-        return {"identifier"} if self._words.search.finds_in_bytes(raw) else set()
+        if len(raw) < SHORTEST_SOUGHT:
+            return set()
+        return self._search_blob(Blob(raw), seen)
+
+    def _search_blob(self, blob: Blob, seen: set[str]) -> set[str]:
+        seen.update(blob.uids)
+        return {"identifier"} if self._words.search.finds_in_bytes(blob) else set()
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _keep(memory: dict[_Key, _Kept], key: _Key, found: _Kept) -> None:
+    if len(memory) >= _MOST_KEPT:
+        memory.clear()
+    memory[key] = found
 
 
 def _creator(element: object) -> str:
@@ -654,11 +869,11 @@ def _key_of(new: object, old: object, creator: str) -> _Key:
     return (creator, int(new.tag), new.VR, new.length, new.value) if old is None else ()
 
 
-def _describes(dataset: Dataset, span: Span) -> bool:
+def _describes(source: Reading, span: Span) -> bool:
     """Tell whether a number describes the acquisition or the pixels; nothing in the standard asks to take one out."""
     if not span.tag & 0xFFFF or not dictionary_vr(span.tag):
         return False
-    return Piece(dataset, span.element).vr in _NUMBER_VRS
+    return Piece(source, span.element).vr in _NUMBER_VRS
 
 
 def _is_enveloped(content: bytes) -> bool:

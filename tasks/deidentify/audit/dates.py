@@ -45,17 +45,20 @@ class Days:
 
     def __init__(self, dates: AbstractSet[str]) -> None:
         self._dates = dates
-        years = "|".join(sorted({date[:4] for date in dates}))
+        self._years = tuple(sorted({date[:4] for date in dates}))
+        years = "|".join(self._years)
         self._pattern = re.compile(rf"(?<!\d)({years})[./-]?(\d{{2}})[./-]?(\d{{2}})") if dates else None
         begins = sorted({second for date in dates for second in _second(date)})
         self._seconds = [(begin - _BESIDE, begin + _DAY + _BESIDE) for begin in begins]
 
     def stand_in(self, text: str) -> bool:
         """Tell whether one of them stands in a text, year first or last."""
-        if self._pattern is None or not any(map(str.isdigit, text)):
+        if self._pattern is None or not any(year in text for year in self._years):
             return False
         if any("".join(match.groups()) in self._dates for match in self._pattern.finditer(text)):
             return True
+        if not any(f"{sign}{year}" in text for year in self._years for sign in "./-"):
+            return False
         return any(
             f"{year}{int(one):02d}{int(other):02d}" in self._dates
             for match in _OTHER_DATE.finditer(text)
@@ -85,6 +88,7 @@ class Days:
         if not self._seconds or self._seconds[-1][1] < _FLOATS_END:
             return False
         words = np.frombuffer(raw, "<u4", len(raw) // 4)
+        words = words[(words >= max(self._seconds[0][0], _FLOATS_END)) & (words < self._seconds[-1][1])]
         found = [words[(words >= max(begin, _FLOATS_END)) & (words < end)] for begin, end in self._seconds]
         return any(not _LETTERS.fullmatch(word.tobytes()) for hits in found for word in hits)
 

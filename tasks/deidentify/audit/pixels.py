@@ -32,6 +32,10 @@ Area = tuple[int, int, int, int]
 
 _RLE = "1.2.840.10008.1.2.5"
 _FACE_REMOVED = "113102"
+_SHAPE_NAMES = (
+    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated"),
+    *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PhotometricInterpretation"),
+)
 
 
 class Region(NamedTuple):
@@ -48,7 +52,7 @@ class Region(NamedTuple):
 
 
 def areas_of(image: FileDataset, regions: Sequence[Region]) -> list[Area]:
-    """Return what has to be black in an image, going by what its source says of itself."""
+    """Return what has to be black in an image, going by what its source says of itself; not what lies beside it."""
     areas: list[Area] = []
     for region in regions:
         told = {
@@ -62,7 +66,8 @@ def areas_of(image: FileDataset, regions: Sequence[Region]) -> list[Area]:
         if all(pattern is None or _is_like(image.get(name), pattern) for name, pattern in told.items()) and all(
             size is None or image.get(name) == size for name, size in sizes.items()
         ):
-            areas += region.areas
+            height, width = int(image.get("Rows") or 0), int(image.get("Columns") or 0)
+            areas += [(x0, y0, x1, y1) for x0, y0, x1, y1 in region.areas if x0 < width and y0 < height]
     return areas
 
 
@@ -106,7 +111,7 @@ def pixel_findings(before: FileDataset, after: FileDataset, areas: Sequence[Area
         old, new = before.get(name), after.get(name)
         if old is None and new is None:
             continue
-        if not isinstance(old, bytes) or not isinstance(new, bytes):
+        if not isinstance(old, bytes) or not isinstance(new, bytes) or not Shape(after).is_told:
             yield "pixel-data"
         elif after[name].is_undefined_length:
             yield from _Encapsulated(before, after, areas).findings(old, new)
@@ -118,29 +123,41 @@ def pixel_findings(before: FileDataset, after: FileDataset, areas: Sequence[Area
 # ---- native
 
 
-class _Shape:
-    """The layout of an image's pixel data, as the export says it is."""
+SHAPE_TAGS = (
+    *(0x00280010, 0x00280011, 0x00280002, 0x00280008, 0x00280100),
+    *(0x00280101, 0x00280102, 0x00280103, 0x00280006, 0x00280004),
+)
+"""Everything that `Shape` reads."""
+
+
+class Shape:
+    """The layout of an image's pixel data, as the export says it is; not known where it says several things."""
 
     def __init__(self, image: FileDataset, width: int = 0) -> None:
-        self.rows, self.columns = int(image.get("Rows") or 0), int(image.get("Columns") or 0)
-        self.samples = int(image.get("SamplesPerPixel") or 1)
-        frames = str(image.get("NumberOfFrames") or 1)
+        told = {name: image.get(name) for name in _SHAPE_NAMES}
+        several = [name for name, value in told.items() if isinstance(value, Sequence) and not isinstance(value, str)]
+        told |= dict.fromkeys(several)
+        self.is_told = not several
+        self.rows, self.columns = int(told["Rows"] or 0), int(told["Columns"] or 0)
+        self.samples = int(told["SamplesPerPixel"] or 1)
+        frames = str(told["NumberOfFrames"] or 1)
         self.frames = max(1, int(frames)) if frames.strip("+ ").isdigit() else 1
-        self.bits = width or int(image.get("BitsAllocated") or 0)
-        stored = width or int(image.get("BitsStored") or self.bits)
-        high = width - 1 if width else image.get("HighBit")
+        self.bits = width or int(told["BitsAllocated"] or 0)
+        stored = width or int(told["BitsStored"] or self.bits)
+        high = width - 1 if width else told["HighBit"]
         self.high = stored - 1 if high is None else int(high)
         self.low = self.high + 1 - stored
-        self.is_signed = not width and image.get("PixelRepresentation") == 1
-        self.is_planar = image.get("PlanarConfiguration") == 1
+        self.is_signed = not width and told["PixelRepresentation"] == 1
+        self.is_planar = told["PlanarConfiguration"] == 1
         self.stored = stored
-        self.photometric = str(image.get("PhotometricInterpretation") or "")
+        self.photometric = str(told["PhotometricInterpretation"] or "")
         count = self.rows * self.columns * self.samples * self.frames
         self.count = count * 2 // 3 if self.photometric == "YBR_FULL_422" else count
         self.is_known = self.bits in (8, 16, 32) and self.low >= 0 and stored > 0 and self.high < self.bits
 
     @property
     def size(self) -> int:
+        """Bytes that the frames take."""
         return -(-self.count * self.bits // 8)
 
     def cube(self, words: npt.NDArray[Any], *, planar: bool) -> npt.NDArray[Any]:
@@ -153,23 +170,45 @@ class _Shape:
 def _compare_native(before: FileDataset, after: FileDataset, width: int, areas: Sequence[Area]) -> Iterator[str]:
     name = {0: "PixelData", 32: "FloatPixelData", 64: "DoubleFloatPixelData"}[width]
     old, new = before[name].value, after[name].value
-    shape = _Shape(after, width)
+    shape = Shape(after, width)
+    size = shape.size
+    if before.original_encoding[1] is not False:
+        yield from native_findings(old, new, shape, areas)
+        return
+    if len(new) > size + size % 2 or any(new[size:]):
+        yield "pixel-excess"
+    # A big-endian source was written anew: then the numbers have to be the same.
+    cube = shape.cube
+    one, other = (cube(np.asarray(image.pixel_array), planar=False) for image in (before, after))
+    yield from _compare_cubes(one, other, shape, areas)
+
+
+def native_findings(old: bytes, new: bytes, shape: Shape, areas: Sequence[Area] = ()) -> Iterator[str]:
+    """Compare pixel data that are no fragments, both in little endian.
+
+    Parameters
+    ----------
+    old, new
+        The values of the source and of its export.
+    shape
+        What the export says of its own.
+    areas
+        What has to be black in every frame, and may differ.
+    """
+    if not shape.is_told:
+        yield "pixel-data"
+        return
     size = shape.size
     if len(new) > size + size % 2 or any(new[size:]):
         yield "pixel-excess"
-    if before.original_encoding[1] is False:
-        # A big-endian source was written anew: then the numbers have to be the same.
-        cube = shape.cube
-        one, other = (cube(np.asarray(image.pixel_array), planar=False) for image in (before, after))
-        yield from _compare_cubes(one, other, shape, areas)
-        return
     if len(new[:size]) != len(old[:size]):
         yield "pixel-data"
         return
-    if old[:size] == new[:size] and not areas and (not shape.is_known or _has_no_other_bits(new[:size], shape)):
+    is_same = (old == new if len(old) == len(new) else False) or old[:size] == new[:size]
+    if is_same and not areas and (not shape.is_known or _has_plain_bits(new[:size], shape)):
         return
     if not shape.is_known or (len(new) < size and areas):
-        if old[:size] != new[:size] or areas:
+        if not is_same or areas:
             yield "pixel-data"
         return
     kind = f"<u{shape.bits // 8}"
@@ -179,19 +218,54 @@ def _compare_native(before: FileDataset, after: FileDataset, width: int, areas: 
         yield from _compare_cubes(
             shape.cube(was, planar=shape.is_planar), shape.cube(now, planar=shape.is_planar), shape, areas
         )
+    elif count == shape.count and areas and not shape.is_planar and shape.columns % 2 == 0:
+        yield from _compare_pairs(was, now, shape, areas)
     elif not np.array_equal(_values(was, shape), _values(now, shape)) or areas:
         yield "pixel-data"
 
 
-def _has_no_other_bits(content: bytes, shape: _Shape) -> bool:
-    """Tell at once what is true of most images: no bit is set but those of the values."""
+def _compare_pairs(was: npt.NDArray[Any], now: npt.NDArray[Any], shape: Shape, areas: Sequence[Area]) -> Iterator[str]:
+    """Compare YBR_FULL_422, where two columns share their color: an area takes both or neither."""
+    one, other = (words.reshape(-1, shape.rows, shape.columns // 2, 4) for words in (was, now))
+    is_black = np.zeros(other.shape[1:3], bool)
+    for x0, y0, x1, y1 in areas:
+        is_black[y0:y1, x0 // 2 : -(-x1 // 2)] = True
+    if not np.array_equal(one[:, ~is_black], other[:, ~is_black]):
+        yield "pixel-data"
+    if any(len(np.unique(other[:, is_black, place])) > 1 for place in range(4)):
+        yield "pixel-area"
+
+
+def _has_plain_bits(content: bytes, shape: Shape) -> bool:
+    """Tell at once what is true of most images: no bit is set but those of the values, the sign's or a plain area's.
+
+    Parameters
+    ----------
+    content
+        Pixel data that are the source's.
+    """
     if shape.bits == shape.stored:
         return True
     words = np.frombuffer(content, f"<u{shape.bits // 8}", len(content) * 8 // shape.bits)
-    return int(np.bitwise_or.reduce(words)) & ~((1 << shape.high + 1) - (1 << shape.low)) == 0
+    if not len(words):
+        return True
+    others = (1 << shape.bits) - 1 & ~((1 << shape.high + 1) - (1 << shape.low))
+    if int(np.bitwise_or.reduce(words)) & others == 0:
+        return True
+    if shape.is_signed and shape.low == 0:
+        above = shape.bits - shape.stored
+        signed = words.view(f"<i{shape.bits // 8}")
+        return bool(np.array_equal(signed << above >> above, signed))
+    if shape.is_signed or shape.samples > 1 or shape.frames > 1 or len(words) != shape.count:
+        return False
+    rest = words & words.dtype.type(others)
+    (places,) = np.nonzero(rest != 0)
+    rows, columns = np.divmod(places, shape.columns)
+    height, width = (int(np.ptp(along)) + 1 for along in (rows, columns))
+    return len(places) == height * width and len(np.unique(rest[places])) == 1
 
 
-def _values(words: npt.NDArray[Any], shape: _Shape) -> npt.NDArray[Any]:
+def _values(words: npt.NDArray[Any], shape: Shape) -> npt.NDArray[Any]:
     """Return the stored values as numbers, whatever the other bits hold."""
     if not shape.is_known:
         return words
@@ -201,7 +275,7 @@ def _values(words: npt.NDArray[Any], shape: _Shape) -> npt.NDArray[Any]:
     return wide
 
 
-def _compare_cubes(was: npt.NDArray[Any], now: npt.NDArray[Any], shape: _Shape, areas: Sequence[Area]) -> Iterator[str]:
+def _compare_cubes(was: npt.NDArray[Any], now: npt.NDArray[Any], shape: Shape, areas: Sequence[Area]) -> Iterator[str]:
     """Compare frames x rows x columns x samples: outside the areas the same, inside one value."""
     if was.shape != now.shape:
         yield "pixel-data"
@@ -219,7 +293,7 @@ def _compare_cubes(was: npt.NDArray[Any], now: npt.NDArray[Any], shape: _Shape, 
 
 
 def _look_at_bits(
-    was: npt.NDArray[Any], now: npt.NDArray[Any], shape: _Shape, outside: npt.NDArray[np.bool_]
+    was: npt.NDArray[Any], now: npt.NDArray[Any], shape: Shape, outside: npt.NDArray[np.bool_]
 ) -> Iterator[str]:
     """Check the bits that no value uses: none is set, or all repeat the sign, or they are the source's and plain."""
     rest = now.astype(np.int64) & ~((1 << shape.high + 1) - (1 << shape.low))
@@ -255,7 +329,7 @@ class _Encapsulated:
         self._before = before
         self._after = after
         self._areas = areas
-        self._shape = _Shape(after)
+        self._shape = Shape(after)
         self._syntax = str(after.file_meta.TransferSyntaxUID)
 
     def findings(self, old: bytes, new: bytes) -> Iterator[str]:
@@ -328,7 +402,7 @@ class _Encapsulated:
         return shape.cube(frame.view(f"u{shape.bits // 8}"), planar=False)
 
 
-def _take_apart(stream: bytes, syntax: str, shape: _Shape) -> tuple[list[bytes], int, bool]:
+def _take_apart(stream: bytes, syntax: str, shape: Shape) -> tuple[list[bytes], int, bool]:
     """Return the parts of a frame that images are made of, how many bits it has for a sample, and if that is all."""
     if syntax == _RLE:
         return _take_rle_apart(stream, shape)
@@ -402,7 +476,7 @@ def _put_rle_together(parts: Sequence[bytes]) -> bytes:
     return struct.pack("<16L", len(parts), *begins, *[0] * (15 - len(parts))) + b"".join(parts)
 
 
-def _take_rle_apart(stream: bytes, shape: _Shape) -> tuple[list[bytes], int, bool]:
+def _take_rle_apart(stream: bytes, shape: Shape) -> tuple[list[bytes], int, bool]:
     count, *begins = struct.unpack_from("<16L", stream)
     begins = begins[:count]
     is_bare = not any(stream[4 + 4 * count : 64])

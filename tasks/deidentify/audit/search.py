@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 
 from tasks.deidentify.audit.content import IDENTIFYING, TEXT_VALUE, concept_of
 from tasks.deidentify.audit.dates import dates_in
-from tasks.deidentify.audit.read import Piece, Reading, Span, dictionary_vr
+from tasks.deidentify.audit.memory import Memory
+from tasks.deidentify.audit.read import Piece, Reading, Span, creators_of, dictionary_vr
 from tasks.deidentify.audit.words import plain, tokens_of
 
 _IDENTIFYING = frozenset(
@@ -64,7 +65,8 @@ _COMMON = frozenset(
 """Values that stand where an identifier should and mean none, are the field's own words and phantoms' names, or name
 the maker."""
 
-_MOST_REMEMBERED = 20_000
+_MOST_REMEMBERED = 1 << 22
+_INSTANCE = 0x00020003  # Media Storage SOP Instance UID
 
 _SHORTEST_SEARCHED = 4
 """Characters below which a text is too common to be searched inside others; it is then compared with whole values."""
@@ -79,11 +81,17 @@ _LONG_NUMBER = 6
 _SHORTEST_IN_BYTES = 6
 """Characters below which a text is found in numbers and pixels' neighbours by chance."""
 
-UID = re.compile(r"[0-9]+(?:\.[0-9]+){2,}")
+SHORTEST_SOUGHT = 5
+"""Bytes below which nothing is looked for: the shortest UID that is."""
+
+_UID = re.compile(r"(?<![0-9])[0-9]+(?:\.[0-9]+){2,}")
 _RUN = re.compile(r"[0-9a-z]+")
+_TO_RUNS = bytes(ord(chr(code).lower()) if chr(code).isalnum() and code < 0x80 else 0x20 for code in range(256))
+_TO_FIGURES = bytes(code if chr(code) in "0123456789./-" else 0x20 for code in range(256))
+_TO_WIDE = bytes(ord("a") if code < 0x80 and chr(code).isalnum() else code and 0x20 for code in range(256))
 _WORDS = re.compile(r"\w+")
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_WIDE = re.compile(rb"[0-9A-Za-z]\0[0-9A-Za-z]\0[0-9A-Za-z]\0")
+_WIDE = b"a\0a\0a\0"
 _WIDE_TEXTS = (re.compile(rb"(?:[\x20-\xff]\0){4,}"), re.compile(rb"(?:\0[\x20-\xff]){4,}"))
 _INTRODUCED = (
     r"(?:[a-z]{{2,}}[ :#]{{1,2}}|(?:(?<![a-z])id|patient|exam|accession|serial)[a-z]*[^0-9a-z]{{1,8}})"
@@ -117,56 +125,77 @@ _NOTHING = Harvest()
 
 
 class Harvester:
-    """Collects from the files of one patient; what was collected from an element is remembered.
+    """Collects from the files of one patient; what was collected from an element is remembered, up to 4 MiB of them.
 
     One for each patient.
     """
 
     def __init__(self) -> None:
-        self._remembered: dict[tuple[str, bytes, bytes], Harvest] = {}
+        self._remembered: Memory[Harvest] = Memory(_MOST_REMEMBERED)
 
-    def harvest(self, source: Reading) -> Harvest:
-        """Collect from all elements that point at the patient, in all items."""
-        found = [self._of(span, source, creator) for span, creator in _candidates(source)]
-        instance = str(source.dataset.file_meta.get("MediaStorageSOPInstanceUID", ""))
-        found = [one for one in found if one is not _NOTHING]
-        return Harvest(
-            frozenset().union(*(one.identifiers for one in found)),
-            frozenset({instance} - {""}).union(*(one.uids for one in found)),
-            frozenset().union(*(one.dates for one in found)) - {"19000101"},
-        )
+    def parts(self, source: Reading, along: Mapping[int, Harvest] | None = None) -> dict[int, Harvest]:
+        """Collect from all elements that point at the patient, in all items.
+
+        Parameters
+        ----------
+        source
+            What to collect from.
+        along
+            What was collected from the file that it was read along: then the same holds where it did not change.
+
+        Returns
+        -------
+        dict of int to Harvest
+            By the indices of the elements, where there is something.
+        """
+        if along is None or source.along is None:
+            return self._collect(source, range(len(source.spans)), creators_of(source.spans), {})
+        count = len(source.along.spans)
+        tail = range(count, len(source.spans))
+        known = {index: found for index, found in along.items() if index < count}
+        return self._collect(source, (*source.changed, *tail), [*source.along.creators, *[""] * len(tail)], known)
+
+    def _collect(
+        self, source: Reading, indices: Iterable[int], creators: Sequence[str], found: dict[int, Harvest]
+    ) -> dict[int, Harvest]:
+        for index in indices:
+            span = source.spans[index]
+            harvest = self._of(span, source, creators[index]) if _is_candidate(span) else _NOTHING
+            if harvest != _NOTHING:
+                found[index] = harvest
+            else:
+                found.pop(index, None)
+        return found
 
     def _of(self, span: Span, source: Reading, creator: str) -> Harvest:
         if not span.content:
-            return _collect(Piece(source.dataset, span.element))
+            return _collect(Piece(source, span.element))
         key = (creator, source.character_set, span.content)
         known = self._remembered.get(key)
         if known is None:
-            known = _collect(Piece(source.dataset, span.element))
-            if known == _NOTHING:
-                known = _NOTHING
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = known
+            known = _collect(Piece(source, span.element))
+            self._remembered.remember(key, known, len(span.content))
         return known
 
 
-def _candidates(source: Reading) -> Iterator[tuple[Span, str]]:
-    """Yield the elements that may hold something, with the block's creator where a private one does not tell its VR."""
-    creators: dict[int, str] = {}
-    for span in source.spans:
-        tag, vr = span.tag, span.element.VR
+def _is_candidate(span: Span) -> bool:
+    """Tell whether an element may hold something; what tells no VR is looked up."""
+    tag, vr = span.tag, span.element.VR
+    if vr in _UNTOLD_VRS:
         if tag & 0x10000:
-            if 0x10 <= tag & 0xFFFF <= 0xFF:
-                value = span.element.value
-                creators[tag] = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-            elif vr in _UNTOLD_VRS:
-                yield span, creators.get(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8, "")
-                continue
-        elif vr in _UNTOLD_VRS:
-            vr = dictionary_vr(tag)
-        if vr in _HARVESTED_VRS or tag in _IDENTIFYING:
-            yield span, ""
+            return not 0x10 <= tag & 0xFFFF <= 0xFF
+        vr = dictionary_vr(tag)
+    return vr in _HARVESTED_VRS or tag in _IDENTIFYING
+
+
+def together(source: Reading, parts: Iterable[Harvest]) -> Harvest:
+    """Put together what was collected from a file's elements, with what its file meta information names."""
+    found = list(parts)
+    return Harvest(
+        frozenset().union(*(one.identifiers for one in found)),
+        frozenset(source.meta_texts(_INSTANCE)).union(*(one.uids for one in found)) - {""},
+        frozenset().union(*(one.dates for one in found)) - {"19000101"},
+    )
 
 
 def _collect(piece: Piece) -> Harvest:
@@ -212,6 +241,67 @@ def worth_searching(identifiers: Iterable[str], but: AbstractSet[str]) -> frozen
 
 
 # ---- search
+
+
+class Blob:
+    """Bytes to be searched, taken apart once for all that is looked for.
+
+    Attributes
+    ----------
+    raw
+        As they stand.
+    runs
+        All runs of letters and digits, in lower case.
+    figures
+        All runs of digits and what stands between them in dates and UIDs, those aside that are too short for either.
+    """
+
+    __slots__ = ("_is_wide", "_text", "_wide_texts", "figures", "raw", "runs")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.runs = frozenset(raw.translate(_TO_RUNS).split())
+        figures = raw.translate(_TO_FIGURES).split()
+        self.figures = b" ".join([run for run in figures if len(run) >= SHORTEST_SOUGHT]).decode()
+        self._text: str | None = None
+        self._is_wide: bool | None = None
+        self._wide_texts: list[str] | None = None
+
+    @property
+    def text(self) -> str:
+        """In lower case, each byte a letter."""
+        if self._text is None:
+            self._text = self.raw.decode("latin-1").lower()
+        return self._text
+
+    @property
+    def uids(self) -> list[str]:
+        """Everything that looks like a UID."""
+        if self.figures.count(".") < 2:
+            return []
+        return _UID.findall(" ".join([run for run in self.figures.split(" ") if run.count(".") > 1]))
+
+    @property
+    def wide_texts(self) -> list[str]:
+        """What is written in 16-bit letters, in lower case."""
+        if self._wide_texts is None:
+            found = (pattern.findall(self.raw) for pattern in _WIDE_TEXTS) if self.is_wide else ()
+            self._wide_texts = [
+                "\n".join(text.replace(b"\0", b"").decode("latin-1").lower() for text in texts) for texts in found
+            ]
+        return self._wide_texts
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether three letters or digits stand in a row in 16 bits each."""
+        if self._is_wide is None:
+            self._is_wide = _WIDE in self.raw.translate(_TO_WIDE)
+        return self._is_wide
+
+
+def runs_of(text: str) -> frozenset[bytes]:
+    """Return all runs of letters and digits."""
+    return frozenset(text.encode("latin-1").translate(_TO_RUNS).split())
 
 
 class Search:
@@ -264,38 +354,38 @@ class Search:
                     return True
         return any(one in folded for one in self._foreign_words) if not folded.isascii() else False
 
-    def finds_in_blob(self, raw: bytes, *, anywhere: bool = False) -> bool:
+    def finds_in_blob(self, blob: Blob, *, anywhere: bool = False) -> bool:
         """Tell whether one stands apart in the text of a blob: keys run together there, as in sSliceArray."""
-        text = raw.decode("latin-1").lower()
         return (
-            (anywhere and any(one in text for one in self._inside))
-            or self._finds_apart(text, _SHORTEST_SEARCHED)
-            or self._finds_introduced(text)
-            or any(self._finds_apart(wide, _SHORTEST_SEARCHED) for wide in _wide_texts(raw))
-            or (self._foreign_in_blobs is not None and self._foreign_in_blobs.search(raw) is not None)
+            (anywhere and any(one in blob.text for one in self._inside))
+            or self._finds_apart(blob.runs, blob, _SHORTEST_SEARCHED)
+            or self._finds_introduced(blob)
+            or any(self._finds_apart(runs_of(wide), wide, _SHORTEST_SEARCHED) for wide in blob.wide_texts)
+            or (self._foreign_in_blobs is not None and self._foreign_in_blobs.search(blob.raw) is not None)
         )
 
-    def finds_in_bytes(self, raw: bytes) -> bool:
+    def finds_in_bytes(self, blob: Blob) -> bool:
         """Tell whether one stands apart in bytes that may be numbers."""
         return (
-            self._finds_apart(raw.decode("latin-1").lower(), _SHORTEST_IN_BYTES)
-            or any(self._finds_apart(wide, _SHORTEST_IN_BYTES) for wide in _wide_texts(raw))
-            or (self._foreign_in_bytes is not None and self._foreign_in_bytes.search(raw) is not None)
+            self._finds_apart(blob.runs, blob, _SHORTEST_IN_BYTES)
+            or any(self._finds_apart(runs_of(wide), wide, _SHORTEST_IN_BYTES) for wide in blob.wide_texts)
+            or (self._foreign_in_bytes is not None and self._foreign_in_bytes.search(blob.raw) is not None)
         )
 
-    def _finds_apart(self, text: str, shortest: int) -> bool:
-        runs = self._by_longest_run
-        for run in {*_RUN.findall(text)} & runs.keys() if len(text) > 64 else filter(runs.get, _RUN.findall(text)):
-            for one in runs[run]:
-                if len(one) >= shortest and _stands_apart(one, text):
-                    return True
-        return False
-
-    def _finds_introduced(self, text: str) -> bool:
-        """Find a short number where a word stands in front of it."""
-        if not self._short_numbers:
+    def _finds_apart(self, runs: AbstractSet[bytes], where: Blob | str, shortest: int) -> bool:
+        if self._by_longest_run.keys().isdisjoint(runs):
             return False
-        return any(re.search(_INTRODUCED.format(one), text) is not None for one in self._short_numbers if one in text)
+        text = where.text if isinstance(where, Blob) else where
+        return any(
+            len(one) >= shortest and _stands_apart(one, text)
+            for run in self._by_longest_run.keys() & runs
+            for one in self._by_longest_run[run]
+        )
+
+    def _finds_introduced(self, blob: Blob) -> bool:
+        """Find a short number where a word stands in front of it."""
+        found = [one for one in self._short_numbers if one.encode() in blob.runs]
+        return any(re.search(_INTRODUCED.format(one), blob.text) is not None for one in found)
 
     @cached_property
     def _by_first_word(self) -> dict[str, list[str]]:
@@ -307,12 +397,12 @@ class Search:
         return dict(found)
 
     @cached_property
-    def _by_longest_run(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
+    def _by_longest_run(self) -> dict[bytes, list[str]]:
+        found: dict[bytes, list[str]] = defaultdict(list)
         for one in {*self._words, *(number for number in self._numbers if len(number) >= _LONG_NUMBER)}:
             runs = _RUN.findall(one) if one.isascii() else []
             if runs:
-                found[max(runs, key=len)].append(one)
+                found[max(runs, key=len).encode()].append(one)
         return dict(found)
 
     @cached_property
@@ -336,13 +426,6 @@ def _stands_apart(one: str, text: str) -> bool:
     if one.isdigit():
         return re.search(rf"(?<![0-9a-z.]){one}(?!\.?[0-9a-z])", text) is not None
     return re.search(rf"(?<![0-9a-z]){re.escape(one)}(?![0-9a-z])", text) is not None
-
-
-def _wide_texts(raw: bytes) -> Iterator[str]:
-    """Yield what is written in 16-bit letters."""
-    if _WIDE.search(raw):
-        for pattern in _WIDE_TEXTS:
-            yield "\n".join(text.replace(b"\0", b"").decode("latin-1").lower() for text in pattern.findall(raw))
 
 
 def _any_of(words: AbstractSet[str], shortest: int) -> re.Pattern[bytes] | None:

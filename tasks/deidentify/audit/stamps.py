@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pydicom.dataset import Dataset
-
-from tasks.deidentify.audit.read import Piece, Span
+from tasks.deidentify.audit.read import Piece, Reading, Span
 from tasks.deidentify.audit.words import is_cleaned
 
 METHODS = {
@@ -60,7 +58,7 @@ class Earlier(NamedTuple):
         return any(map(_OWN_METHOD.fullmatch, self.methods))
 
 
-def read_earlier(source: Dataset, spans: dict[int, Span]) -> Earlier:
+def read_earlier(source: Reading, spans: dict[int, Span]) -> Earlier:
     """Read what was done to a source before; nothing if it does not say that identity was removed."""
 
     def texts(tag: int) -> list[str]:
@@ -78,7 +76,7 @@ def read_earlier(source: Dataset, spans: dict[int, Span]) -> Earlier:
 
 
 def stamp_findings(
-    export: Dataset, spans: dict[int, Span], codes: Sequence[str], told_of_dates: str, earlier: Earlier
+    export: Reading, spans: dict[int, Span], codes: Sequence[str], told_of_dates: str, earlier: Earlier
 ) -> Iterator[str]:
     """Check all four stamps.
 
