@@ -220,7 +220,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="scanward-bench-", dir=options.folder) as scratch_name:
         scratch = Path(scratch_name)
-        mosaics = build_runs(data, scratch / "mosaics", files=min(options.files, 400))
+        mosaics = build_runs(data, scratch / "mosaics", files=options.files)
 
         if "leaks" in options.parts:
             program = find_converter()
