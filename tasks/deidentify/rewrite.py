@@ -277,7 +277,8 @@ def rewrite(
     except PixelRefusalError as refusal:
         raise RefusalError(refusal.reason) from refusal
     about_pixels = _tell_of_pixels(top, earlier, are_blacked_out=bool(areas))
-    stamps = _stamps(profile, earlier, codes, about_pixels, explicit=start.explicit)
+    dates = profile.temporal_information()
+    stamps = _stamps(dates, earlier.methods, codes, tuple(about_pixels), explicit=start.explicit)
     body = job.data_set(profile.actions(top[_SOP_CLASS]), stamps)
     new_uid = top[_SOP_INSTANCE] if profile.keeps_uids else identity.new_uid(top[_SOP_INSTANCE])
     head = _file_meta(top[_SOP_CLASS], new_uid, start.transfer_syntax)
@@ -456,7 +457,7 @@ class _Job:
                 if table is not None:
                     self._new_pixels[one] = self._head(self._elements[places[one]], len(table)) + table
 
-    def data_set(self, rules: Rules, stamps: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    def data_set(self, rules: Rules, stamps: Sequence[tuple[int, bytes]]) -> list[_Piece]:
         """Return the pieces of the rewritten data set, with the stamps put in at their places."""
         _, pieces = self._level(0, 0, rules, stamps)
         if pieces is None:
@@ -465,7 +466,7 @@ class _Job:
 
     def _level(
         self, index: int, depth: int, rules: Rules, stamps: Sequence[tuple[int, bytes]] = ()
-    ) -> tuple[int, list[bytes] | None]:
+    ) -> tuple[int, list[_Piece] | None]:
         """Rewrite the elements of one data set or item from `index` on.
 
         Returns
@@ -479,7 +480,7 @@ class _Job:
         known, counts = self._known, self._counts
         pending = list(stamps)
         stamped = {tag for tag, _ in stamps}
-        pieces: list[bytes] = []
+        pieces: list[_Piece] = []
         run = -1
         changed = bool(stamps)
         private = self._private if rules.keeps_private else None
@@ -498,7 +499,7 @@ class _Job:
                 break
             while pending and pending[0][0] < tag:
                 if run >= 0:
-                    pieces.append(data[run:position])
+                    pieces.append(_stretch(data, run, position))
                     run = -1
                 pieces.append(pending.pop(0)[1])
             key: _Key | None = None
@@ -523,7 +524,7 @@ class _Job:
                     if action != keep:
                         counts[action] += 1
                     if run >= 0:
-                        pieces.append(data[run:start])
+                        pieces.append(_stretch(data, run, start))
                         run = -1
                     if replacement is not None:
                         pieces.append(replacement)
@@ -593,7 +594,7 @@ class _Job:
                 if action != keep:
                     counts[action] += 1
                 if run >= 0:
-                    pieces.append(data[run : element.start])
+                    pieces.append(_stretch(data, run, element.start))
                     run = -1
                 if replacement is not None:
                     pieces.append(replacement)
@@ -606,7 +607,7 @@ class _Job:
             position = end
             index = following
         if run >= 0:
-            pieces.append(data[run:position])
+            pieces.append(_stretch(data, run, position))
         pieces += [stamp for _, stamp in pending]
         return index, (pieces if changed else None)
 
@@ -916,6 +917,15 @@ def _are_words(vr: str, value: bytes) -> bool:
     )
 
 
+_Piece = bytes | memoryview
+_LONG_STRETCH = 1 << 16
+
+
+def _stretch(data: bytes, start: int, end: int) -> _Piece:
+    """Return a stretch of the source; a long one without copying it, since that costs as much as all else."""
+    return data[start:end] if end - start < _LONG_STRETCH else memoryview(data)[start:end]
+
+
 def _pad(value: bytes, filler: bytes) -> bytes:
     return value + filler if len(value) & 1 else value
 
@@ -949,14 +959,15 @@ def _tell_of_pixels(top: Mapping[int, str], earlier: _Earlier, *, are_blacked_ou
     return told
 
 
+@lru_cache(maxsize=64)
 def _stamps(
-    profile: Profile,
-    earlier: _Earlier,
-    codes: Sequence[str],
-    about_pixels: Sequence[tuple[int, str]],
+    dates: str,
+    methods: tuple[str, ...],
+    codes: tuple[str, ...],
+    about_pixels: tuple[tuple[int, str], ...],
     *,
     explicit: bool,
-) -> list[tuple[int, bytes]]:
+) -> tuple[tuple[int, bytes], ...]:
     """Write what says that, and how, the file was de-identified (PS3.15 section E.1.1, PS3.3 section C.7.1.1)."""
     items = b""
     for code in codes:
@@ -970,14 +981,14 @@ def _stamps(
             )
         )
         items += b"\xfe\xff\x00\xe0" + struct.pack("<L", len(item)) + item
-    method = "\\".join(dict.fromkeys((*earlier.methods, f"scanward {__version__}")))
-    return [
+    method = "\\".join(dict.fromkeys((*methods, f"scanward {__version__}")))
+    return (
         (0x00120062, _element(0x00120062, b"CS", b"YES", explicit=explicit)),
         (0x00120063, _element(0x00120063, b"LO", method.encode("ascii"), explicit=explicit)),
         (0x00120064, _element(0x00120064, b"SQ", items, explicit=explicit)),
         *((tag, _element(tag, b"CS", term.encode("ascii"), explicit=explicit)) for tag, term in about_pixels),
-        (0x00280303, _element(0x00280303, b"CS", profile.temporal_information().encode("ascii"), explicit=explicit)),
-    ]
+        (0x00280303, _element(0x00280303, b"CS", dates.encode("ascii"), explicit=explicit)),
+    )
 
 
 def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 TABLE_FILE = "siemens.json"
 
 Cleaner = Callable[[bytes], bytes | None]
@@ -276,11 +279,22 @@ def _can_be_read(value: bytes, form: _Form) -> bool:
     return count > 0
 
 
+class _LastHeader(NamedTuple):
+    """A header that was cleaned: what it was, what became of it, and where its first bytes and each tag end."""
+
+    value: bytes
+    cleaned: bytes
+    ends: npt.NDArray[np.int64]
+
+
 def _clean_tags(value: bytes, form: _Form) -> bytes | None:
     """Clean a header tag by tag; None if it cannot be read in this form, nothing if a tag did not read as it should.
 
     Most tags are the same in all images of a series: what became of them is remembered.
     """
+    last = _last_headers.get((form, len(value)))
+    if last is not None and (cleaned := _clean_along(value, form, last)) is not None:
+        return cleaned
     count, first = _begin(value, form)
     if not count:
         return None
@@ -289,37 +303,76 @@ def _clean_tags(value: bytes, form: _Form) -> bytes | None:
         head = _MAGIC + (_UNUSED if value[4:8] == _UNUSED else bytes(4)) + head
     pieces = [head]
     position = first
+    ends = [first]
     for _ in range(count):
-        length = _lengths.get(value[position : position + _TAG_LENGTH], 0)
-        piece = _known_tags.get((form, value[position : position + length])) if length else None
+        tag = _read_tag(value, position, form)
+        if tag is None:
+            return None
+        piece = _known_tag(value[position : position + tag.end], tag, form)
         if piece is None:
-            tag = _read_tag(value, position, form)
-            if tag is None:
-                return None
-            content = value[position : position + tag.end]
-            piece = _clean_tag(content, tag, form)
-            if piece is None:
-                return b""
-            if len(content) == tag.end <= _LONGEST_KNOWN_TAG:
-                if len(_known_tags) >= _MOST_KNOWN_TAGS:
-                    _known_tags.clear()
-                    _lengths.clear()
-                _known_tags[form, content] = piece
-                _lengths[content[:_TAG_LENGTH]] = tag.end
+            return b""
         pieces.append(piece)
         position += len(piece)
+        ends.append(position)
     # What follows the last tag is left-over memory.
     pieces.append(bytes(len(value) - position))
-    return b"".join(pieces)
+    cleaned = b"".join(pieces)
+    if len(value) <= _LONGEST_HEADER:
+        if len(_last_headers) >= _MOST_HEADERS:
+            _last_headers.clear()
+        _last_headers[form, len(value)] = _LastHeader(value, cleaned, np.array(ends))
+    return cleaned
+
+
+def _clean_along(value: bytes, form: _Form, last: _LastHeader) -> bytes | None:
+    """Clean a header like another one with tags of the same lengths; None if it is not like it.
+
+    How a tag is read and cleaned hangs on its own bytes alone: those that are the same need no second look.
+    """
+    places = np.flatnonzero(np.frombuffer(value, np.uint8) != np.frombuffer(last.value, np.uint8))
+    changed = np.unique(np.searchsorted(last.ends, places, side="right"))
+    cleaned = bytearray(last.cleaned)
+    for number in changed.tolist():
+        if number == 0:
+            return None
+        if number == len(last.ends):
+            break
+        start, end = int(last.ends[number - 1]), int(last.ends[number])
+        tag = _read_tag(value, start, form)
+        if tag is None or tag.end != end - start:
+            return None
+        piece = _known_tag(value[start:end], tag, form)
+        if piece is None:
+            return None
+        cleaned[start:end] = piece
+    return bytes(cleaned)
+
+
+def _known_tag(content: bytes, tag: _Tag, form: _Form) -> bytes | None:
+    """Clean a tag, or remember what became of it."""
+    key = (form, content)
+    piece = _known_tags.get(key)
+    if piece is None:
+        piece = _clean_tag(content, tag, form)
+        if piece is not None and len(content) <= _LONGEST_KNOWN_TAG:
+            if len(_known_tags) >= _MOST_KNOWN_TAGS:
+                _known_tags.clear()
+            _known_tags[key] = piece
+    return piece
 
 
 _LONGEST_KNOWN_TAG = 2048
 _MOST_KNOWN_TAGS = 4096
 """Tags of so many bytes, and so many of them, are remembered: 20 MB at the very most."""
 
+_LONGEST_HEADER = 1 << 14
+_MOST_HEADERS = 64
+"""Headers of so many bytes, and so many of them, are remembered: 3 MB at the very most. Larger ones are those of
+series, which are remembered whole."""
+
 _known_tags: dict[tuple[_Form, bytes], bytes] = {}
-_lengths: dict[bytes, int] = {}
-"""By a tag's head, how long the tag was when it was last seen."""
+_last_headers: dict[tuple[_Form, int], _LastHeader] = {}
+"""By form and length."""
 
 
 def _clean_tag(content: bytes, tag: _Tag, form: _Form) -> bytes | None:

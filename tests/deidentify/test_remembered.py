@@ -37,7 +37,7 @@ def forget() -> None:
     """Be as a process that has just begun."""
     rewriting._remembered.clear()
     siemens._known_tags.clear()
-    siemens._lengths.clear()
+    siemens._last_headers.clear()
     siemens._remembered_csa.cache_clear()
 
 
@@ -181,5 +181,5 @@ def test_no_more_tags_than_so_many_are_remembered(scanner_data: Path, monkeypatc
     for job in jobs_of(scanner_data / SERIES[0]):
         outcome(*job)
         assert len(siemens._known_tags) <= 30
-        assert len(siemens._lengths) <= 30
+        assert len(siemens._last_headers) <= siemens._MOST_HEADERS
     assert max(len(content) for _, content in siemens._known_tags) <= siemens._LONGEST_KNOWN_TAG

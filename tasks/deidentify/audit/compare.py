@@ -466,14 +466,14 @@ class _Audit:
             _keep(self._patient.claims, key, found)
         yield from found
 
-    def _native_pixels(self, image: Reading) -> bytes | None:
+    def _native_pixels(self, image: Reading) -> bytes | memoryview | None:
         """Return Pixel Data that is no fragments, where there is no other."""
         span = image.by_tag.get(0x7FE00010)
         if span is None or not image.by_tag.keys().isdisjoint(_FLOAT_PIXELS):
             return None
         element = span.element
         is_native = isinstance(element, RawDataElement) and element.length != UNDEFINED
-        return element.value if is_native and isinstance(element.value, bytes) and element.value else None
+        return element.value if is_native and isinstance(element.value, bytes | memoryview) and element.value else None
 
     def _look_at_frame(self) -> Iterator[str]:
         """Check what stands around the data set."""

@@ -29,6 +29,8 @@ TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"
 PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 """Pixel Data, Float Pixel Data, Double Float Pixel Data: compared apart, and not searched."""
 
+_LONG_PIXELS = 1 << 16
+
 _CHARACTER_SET = 0x00080005
 _TRANSFER_SYNTAX = 0x00020010
 _OTHERWISE_WRITTEN = (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -194,7 +196,7 @@ class Reading:
     @cached_property
     def dataset(self) -> FileDataset:
         """As pydicom would read it; made when it is asked for."""
-        elements = {span.element.tag: span.element for span in self.spans}
+        elements = {span.element.tag: _copied(span.element) for span in self.spans}
         meta = FileMetaDataset({element.tag: element for element in self.meta.values()})
         dataset = FileDataset(
             io.BytesIO(), elements, None, file_meta=meta, is_implicit_VR=self.is_implicit, is_little_endian=True
@@ -300,6 +302,14 @@ def _read_slowly(content: bytes, *, force: bool) -> Reading:
     return reading
 
 
+def _copied(element: RawDataElement | DataElement) -> RawDataElement | DataElement:
+    """Return an element with a value of its own, if it has none yet."""
+    if not isinstance(element, RawDataElement):
+        return element
+    value: object = element.value
+    return element._replace(value=bytes(value)) if isinstance(value, memoryview) else element
+
+
 def _encodings(element: RawDataElement | DataElement | None) -> str | MutableSequence[str]:
     if element is None:
         return default_encoding
@@ -326,7 +336,11 @@ def _read_plain(content: bytes, position: int, *, implicit: bool) -> tuple[RawDa
     end = begin + length
     if end > len(content) or length == UNDEFINED or tag == _CHARACTER_SET or group == 0xFFFE:
         return None
-    value = content[begin:end] if length else cast("bytes | None", empty_value_for_VR(vr, raw=True))
+    if tag in PIXELS and length >= _LONG_PIXELS:
+        # A copy costs more than all that is done with them; `Reading.dataset` makes one for pydicom.
+        value = cast("bytes | None", memoryview(content)[begin:end])
+    else:
+        value = content[begin:end] if length else cast("bytes | None", empty_value_for_VR(vr, raw=True))
     return RawDataElement(BaseTag(tag), vr, length, value, begin, implicit, is_little_endian=True), end
 
 
