@@ -13,7 +13,6 @@ from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -55,6 +54,7 @@ from tasks.deidentify.profile import (
 from tasks.deidentify.siemens import clean_csa, clean_protocol
 from tasks.deidentify.structured import ANNOTATIONS
 from tasks.deidentify.terms import is_term, is_word_of_terms
+from tasks.dicom.along import Walker
 from tasks.dicom.elements import (
     ITEM,
     ITEM_END,
@@ -63,7 +63,6 @@ from tasks.dicom.elements import (
     UNDEFINED,
     Element,
     WalkError,
-    walk,
 )
 from tasks.dicom.normalise import open_data_set
 from tasks.dicom.syntax import EXPLICIT_LITTLE, IMPLICIT_LITTLE, SyntaxRefusalError
@@ -212,6 +211,9 @@ class Rewritten:
     codes: tuple[str, ...]
 
 
+_walker = Walker()
+
+
 def rewrite(
     source: bytes, *, profile: Profile, identity: Identity, subject: Subject, known: frozenset[str] = frozenset()
 ) -> Rewritten:
@@ -245,7 +247,7 @@ def rewrite(
         # It begins like one of the standard's; what follows could be anything, and would stand in the export.
         raise RefusalError("private-syntax")
     try:
-        elements = list(islice(walk(data, start.offset, explicit=start.explicit), MOST_ELEMENTS + 1))
+        elements = _walker.elements(data, start.offset, explicit=start.explicit, most=MOST_ELEMENTS + 1)
     except WalkError as fault:
         raise RefusalError("truncated" if fault.reason == "truncated" else "malformed") from fault
     if len(elements) > MOST_ELEMENTS:
