@@ -154,12 +154,15 @@ def _is_loinc(value: str) -> bool:
     return (total + int(match[2])) % 10 == 0
 
 
-_ATOMS = (
-    "m|g|s|rad|K|C|cd|mol|sr|Hz|N|Pa|J|W|A|V|F|Ohm|S|Wb|Cel|T|H|lm|lx|Bq|Gy|Sv|Ci|l|L|t|bar|u|eV|h|min|d|wk|mo|a|deg"
-    r"|R|B|kat|U|osm|eq|%|m\[Hg\]|m\[H2O\]|\[in_i\]|\[ft_i\]|\[lb_av\]|\[degF\]|\[iU\]|\[IU\]|\[hnsf'U\]|\[arb'U\]|\[pH\]"
+_SHORT = "m|g|s|Hz|N|Pa|J|W|A|V|F|S|Wb|C|T|H|Bq|Gy|Sv|Ci|l|L|t|u|eV|R|B|U|eq"
+_METRIC = rf"{_SHORT}|rad|K|cd|mol|sr|Ohm|Cel|lm|lx|bar|kat|osm|m\[Hg\]|m\[H2O\]|\[iU\]|\[IU\]"
+_PLAIN = (
+    r"h|min|d|wk|mo|a|deg|%|\[in_i\]|\[ft_i\]|\[lb_av\]|\[degF\]|\[hnsf'U\]|\[arb'U\]|\[pH\]"
     r"|\[ppm\]|\[ppth\]|\[ppb\]|ppm"
 )
-_PART = rf"(?:[0-9]{{1,3}}|10[*^]?-?[0-9]{{1,2}}|(?:da|[YZEPTGMkhdcmunpfazy])?(?:{_ATOMS})-?[0-9]?)"
+# Only metric units take a prefix (UCUM section 4), and a capital one only short units: Emin, Grad and Mosm are names.
+_UNIT = rf"(?:{_PLAIN}|(?:da|[khdcmunpfazy])?(?:{_METRIC})|[YZEPTGM](?:{_SHORT}))"
+_PART = rf"(?:[0-9]{{1,3}}|10[*^]?-?[0-9]{{1,2}}|{_UNIT}-?[0-9]?)"
 _FORMS: Mapping[str, Callable[[str], bool]] = MappingProxyType(
     {
         "DCM": _like(r"1[0-3][0-9]{4}"),

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import pydicom.sr._snomed_dict
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as pydicoms
@@ -251,6 +251,9 @@ def test_a_scheme_of_nobodys_has_no_codes(scheme: str) -> None:
 
 
 @given(st.from_regex(r"[A-Z][a-z]{3,11}", fullmatch=True))
+@example("Emin")
+@example("Grad")
+@example("Mosm")
 def test_a_name_is_no_unit(name: str) -> None:
     assert not published(name, "UCUM")
 
