@@ -36,7 +36,8 @@ from tasks.workspace import Workspace, open_workspace
 
 _PACKAGES = {
     "core": ("luigi", "pydicom", "numpy", "pydantic", "psutil", "rich"),
-    "review": ("Pillow",),
+    "review": ("nipype", "nibabel", "scipy", "isal", "Pillow"),
+    "viewer": ("PyQt5", "pyqtgraph"),
     "codecs": ("pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "pylibjpeg-rle"),
     "conversion": ("dcm2niix",),
     "recovery": ("cryptography",),
@@ -45,9 +46,9 @@ _PACKAGES = {
 }
 _NEEDED_FOR = {
     "core": "SortStudy and DeidentifyStudy",
-    "review": "the pictures of PrepareReview and of the viewer",
+    "review": "PrepareReview, and the pictures of the viewer",
     "codecs": "pictures of compressed images (JPEG 2000, JPEG-LS, RLE)",
-    "conversion": "the audit's comparison of what dcm2niix makes before and after",
+    "conversion": "PrepareReview, and the audit's comparison of what dcm2niix makes before and after",
     "recovery": "an encrypted key map, and identities sealed into the export for recovery",
     "parquet": "tables of series as Parquet (scanward index export)",
     "ocr": "text recognition in the exported images (ocr), if tesseract is not there",

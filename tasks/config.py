@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -73,11 +74,130 @@ class SortSettings(_Section):
     """CSV that puts DICOM studies under another patient ID or visit date."""
 
 
+_Length = Annotated[float, Field(gt=0, le=10_000)]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class SeriesSettings(_Section):
+    """`[[review.series]]`: what one kind of series is called in the BIDS data set, and how it is to be acquired."""
+
+    description: str | None = None
+    """Pattern (`*`, `?`, `[...]`) of the exported Series Description or Protocol Name, case ignored."""
+
+    image_type: str | None = None
+    """Of Image Type, its values joined by backslashes."""
+
+    sequence: str | None = None
+    """Of Scanning Sequence, its values joined by backslashes, or of Pulse Sequence Name."""
+
+    echo: _Count | None = None
+    """Echo number."""
+
+    bids: str | None = None
+    """Its place in the data set: data type, slash, entities and suffix, as in `func/task-rest_bold`."""
+
+    tr_ms: _Length | None = None
+    """Repetition time in milliseconds."""
+
+    te_ms: _Length | None = None
+    """Echo time in milliseconds."""
+
+    voxel_mm: tuple[_Length, _Length, _Length] | None = None
+    """Voxel size along rows, columns and slices."""
+
+    fov_mm: tuple[_Length, _Length] | None = None
+    """Field of view along rows and columns."""
+
+    matrix: tuple[_Count, _Count] | None = None
+    """Voxels along rows and columns."""
+
+    orientation: Literal["axial", "sagittal", "coronal"] | None = None
+    """The plane of the slices, the nearest one for oblique ones."""
+
+    slices: _Count | None = None
+    """Slices of a volume."""
+
+    volumes: _Count | None = None
+    """Volumes."""
+
+    directions: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Directions of diffusion, those without weighting not counted."""
+
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    """How far lengths and times may be from what is stated, as a share of it."""
+
+    @model_validator(mode="after")
+    def _require_sense(self) -> SeriesSettings:
+        if all(part is None for part in (self.description, self.image_type, self.sequence, self.echo)):
+            raise ValueError("fits every series: name description, image_type, sequence or echo")
+        if self.bids is not None and not re.fullmatch(r"[a-z0-9]+/([A-Za-z]+-[A-Za-z0-9+]+_)*[A-Za-z0-9]+", self.bids):
+            raise ValueError("has a `bids` that is no data type, slash, entities and suffix, as in func/task-rest_bold")
+        return self
+
+
 class ReviewSettings(_Section):
     """`[review]`: what reviewers get."""
 
     incomplete: Literal["flag", "wait"] = "flag"
     """Whether series with missing files are shown with a flag, or wait until they are complete."""
+
+    series: tuple[SeriesSettings, ...] = ()
+    """What series are called in the BIDS data set and how they are to be acquired; the first that fits counts."""
+
+
+class GradeSettings(_Section):
+    """`[[reading.scale]]` and `[[reading.artefacts]]`: what a reader may say of an image."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,39}$")]
+    """As it stands in the ratings."""
+
+    key: Annotated[str, Field(min_length=1, max_length=12)]
+    """The key that gives it, such as 1, Shift+A or F5; `python -m viewer keys` lists those that are taken."""
+
+    meaning: Annotated[str, Field(max_length=200)] = ""
+    """What a reader is to understand by it."""
+
+
+class ReadingSettings(_Section):
+    """`[reading]`: how reviewers read."""
+
+    scale: tuple[GradeSettings, ...] = ()
+    """The verdicts from best to worst; empty for accept, query and reject."""
+
+    artefacts: tuple[GradeSettings, ...] = ()
+    """What may be ticked beside the verdict; empty for motion, ghost, wrap, dropout, coverage and other."""
+
+    hides_quality: bool = True
+    """Whether metrics and flags are hidden until the verdict is given."""
+
+    is_blinded: bool = False
+    """Whether codes stand for subjects and visits on screen."""
+
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Gives each reader an order of their own; without it all read in the manifest's order."""
+
+    repeat_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What share of the cases each reader gets twice without being told."""
+
+    minimum_look_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """A verdict given sooner, in seconds, is refused."""
+
+    idle_after_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """So many seconds after the last key or movement no more time is counted."""
+
+    readers: Literal[1, 2] = 1
+    """How many readers each case needs; where two differ, it comes to an adjudicator."""
+
+    @model_validator(mode="after")
+    def _require_differences(self) -> ReadingSettings:
+        if len(self.scale) == 1:
+            raise ValueError("has a scale of one step, on which every image is the same")
+        for part in ("name", "key"):
+            given = [getattr(one, part).casefold() for one in (*self.scale, *self.artefacts)]
+            twice = sorted({one for one in given if given.count(one) > 1})
+            if twice:
+                raise ValueError(f"gives the {part} {twice[0]!r} twice")
+        return self
 
 
 OptionName = Literal[
@@ -245,7 +365,7 @@ class ChunkSettings(_Section):
     """Instances that one task de-identifies; a series is never split."""
 
     review_series: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """Series whose pictures one task makes."""
+    """Series that one task converts, measures and draws."""
 
 
 class StudySettings(_Section):
@@ -262,6 +382,7 @@ class StudySettings(_Section):
     sort: SortSettings = SortSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     review: ReviewSettings = ReviewSettings()
+    reading: ReadingSettings = ReadingSettings()
     chunks: ChunkSettings = ChunkSettings()
 
 

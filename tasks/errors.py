@@ -149,6 +149,22 @@ class RecoveryError(ScanwardError):
     exit_code = 14
 
 
+class RatingsError(ScanwardError):
+    """A reader's ratings cannot be read, written or trusted."""
+
+    sentence = "The ratings {path} cannot be used: {problem}."
+    hint = "{remedy}."
+    exit_code = 15
+
+
+class OpeningError(ScanwardError):
+    """A file cannot be shown as an image."""
+
+    sentence = "{name} cannot be shown: {problem}."
+    hint = "{remedy}."
+    exit_code = 16
+
+
 def error_table() -> list[tuple[int, str, str, str]]:
     """List every fault with what a person needs to know of it.
 

@@ -82,6 +82,18 @@ def file_digest(path: Path | str | bytes) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest_of_part(path: Path, offset: int, length: int | None) -> str:
+    """Return the SHA-256 of a file's bytes from `offset` on: so many of them as there are, or all that follow."""
+    total = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        left = length
+        while piece := stream.read(_CHUNK if left is None else min(_CHUNK, left)):
+            total.update(piece)
+            left = None if left is None else left - len(piece)
+    return total.hexdigest()
+
+
 def same_content(one: Path | bytes, other: Path | bytes) -> bool:
     """Tell whether two files hold the same bytes, without trusting sizes or times alone."""
     if os.path.getsize(one) != os.path.getsize(other):

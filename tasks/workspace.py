@@ -99,14 +99,24 @@ class Workspace:
         return self.identified / "logs"
 
     @property
-    def staging(self) -> Path:
-        """Exported files before their audit."""
-        return self.identified / "staging"
+    def converted(self) -> Path:
+        """What each exported series was converted to, before it has a name in the data set."""
+        return self.identified / "converted"
+
+    @property
+    def nifti_record(self) -> Path:
+        """What scanward has put into the data set."""
+        return self.identified / "nifti.json"
 
     @property
     def export(self) -> Path:
         """The de-identified DICOM files."""
         return self.released / "export"
+
+    @property
+    def nifti(self) -> Path:
+        """The converted images, as a BIDS data set."""
+        return self.released / "nifti"
 
     @property
     def review(self) -> Path:

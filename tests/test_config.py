@@ -306,3 +306,53 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
     settings = _read(tmp_path, GOOD)
     with pytest.raises(ValueError, match="frozen"):
         settings.dump = tmp_path
+
+
+EVERY_SERIES_KEY = """\
+[[review.series]]
+description = "t1*"
+image_type = "ORIGINAL\\\\PRIMARY*"
+sequence = "GR"
+echo = 1
+bids = "anat/T1w"
+tr_ms = 2300
+te_ms = 2.98
+voxel_mm = [1, 1, 1.2]
+fov_mm = [256, 240]
+matrix = [256, 240]
+orientation = "sagittal"
+slices = 176
+volumes = 1
+directions = 0
+tolerance = 0.02
+"""
+
+
+def test_rules_for_series_are_read_and_faulty_ones_named(tmp_path: Path) -> None:
+    (rule,) = _read(tmp_path, GOOD + EVERY_SERIES_KEY).review.series
+    assert set(rule.model_fields_set) == set(type(rule).model_fields)
+    assert (rule.bids, rule.voxel_mm, rule.orientation, rule.directions) == ("anat/T1w", (1, 1, 1.2), "sagittal", 0)
+    assert _read(tmp_path, GOOD).review.series == ()
+    for spoilt, told in (
+        ('[[review.series]]\nbids = "anat/T1w"\n', "review.series.0 fits every series"),
+        ('[[review.series]]\ndescription = "a"\nbids = "T1w"\n', "no data type, slash"),
+        ('[[review.series]]\ndescription = "a"\nbids = "anat/../T1w"\n', "no data type, slash"),
+        ('[[review.series]]\ndescription = "a"\ntr_ms = -1\n', "review.series.0.tr_ms"),
+        ('[[review.series]]\ndescription = "a"\norientation = "oblique"\n', "review.series.0.orientation"),
+        ('[[review.series]]\ndescription = "a"\nname = "b"\n', "review.series.0.name is no key"),
+    ):
+        with pytest.raises(StudyFileError, match=told):
+            _read(tmp_path, GOOD + spoilt)
+
+
+def test_the_rule_that_the_example_shows_can_be_used(tmp_path: Path) -> None:
+    text = (REPOSITORY / "configs" / "example.toml").read_text("utf-8")
+    _, _, below = text.partition("# [[review.series]]\n")
+    block, _, _ = below.partition("\n\n")
+    lines = [
+        line[2:]
+        for line in block.splitlines()
+        if " = " in line and line[2:3].islower() and line[2:].split(" ")[1] == "="
+    ]
+    (rule,) = _read(tmp_path, GOOD + "[[review.series]]\n" + "\n".join(lines) + "\n").review.series
+    assert set(rule.model_fields_set) == set(type(rule).model_fields)

@@ -48,7 +48,7 @@ def test_everything_that_identifies_lies_in_identified(tmp_path: Path) -> None:
     released = {
         name for name, place in places.items() if isinstance(place, Path) and workspace.released in place.parents
     }
-    assert released == {"export", "review"}
+    assert released == {"export", "nifti", "review"}
     for name, place in places.items():
         if isinstance(place, Path) and name not in released | {"root", "identified", "released"}:
             assert workspace.identified in place.parents, name

@@ -47,7 +47,7 @@ class CheckReport:
     ----------
     manifest_sha256
         The digest of the manifest file itself.
-    entries, instances, montages
+    entries, instances, images, pictures
         How many of each the manifest lists.
     reports
         The entries about which something was found, in the manifest's order.
@@ -58,7 +58,8 @@ class CheckReport:
     manifest_sha256: str
     entries: int
     instances: int
-    montages: int
+    images: int
+    pictures: int
     reports: tuple[EntryReport, ...]
     findings: tuple[Finding, ...]
 
@@ -76,8 +77,8 @@ class CheckReport:
 def check_manifest(path: Path, *, progress: Callable[[int, int], None] | None = None) -> CheckReport:
     """Read a manifest back and verify it against the files, all of them, whatever is found on the way.
 
-    Every instance has to be there with the size and the digest that are listed; the geometry is worked out again
-    and compared; every montage has to be a whole PNG file; and the export may hold no file that is not listed.
+    Every instance and every image has to be there with the size and the digest that are listed; the geometry is worked
+    out again and compared; every picture has to be a whole PNG file; the export may hold no file that is not listed.
 
     Parameters
     ----------
@@ -95,7 +96,13 @@ def check_manifest(path: Path, *, progress: Callable[[int, int], None] | None = 
     folder = path.parent
     reports = []
     for done, entry in enumerate(manifest.entries, 1):
-        found = (*_instances(folder, entry), *_geometry(folder, entry), *_montage(folder, entry), *entry.faults)
+        found = (
+            *_instances(folder, entry),
+            *_geometry(folder, entry),
+            *_images(folder, entry),
+            *_pictures(folder, entry),
+            *entry.faults,
+        )
         if found:
             reports.append(EntryReport(entry_id=entry.entry_id, findings=found))
         if progress is not None:
@@ -104,7 +111,10 @@ def check_manifest(path: Path, *, progress: Callable[[int, int], None] | None = 
         manifest_sha256=file_digest(path),
         entries=len(manifest.entries),
         instances=sum(len(entry.instances) for entry in manifest.entries),
-        montages=sum(entry.montage is not None for entry in manifest.entries),
+        images=sum(len(entry.images) for entry in manifest.entries),
+        pictures=sum(
+            name is not None for entry in manifest.entries for name in (entry.montage, entry.thumbnail, entry.course)
+        ),
         reports=tuple(reports),
         findings=tuple(_not_listed(folder, manifest)),
     )
@@ -153,10 +163,32 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _montage(folder: Path, entry: Entry) -> Iterator[Finding]:
-    if entry.montage is None:
-        return
-    path = folder / entry.montage
+def _images(folder: Path, entry: Entry) -> Iterator[Finding]:
+    for image in entry.images:
+        beside = [name for name in (image.sidecar, image.bval, image.bvec) if name is not None]
+        missing = [name for name in (image.path, *beside) if not (folder / name).is_file()]
+        if missing:
+            yield finding("image-missing", f"{Path(missing[0]).name} is not there.", missing)
+        if image.path in missing:
+            continue
+        path = folder / image.path
+        try:
+            is_same = path.stat().st_size == image.size and file_digest(path) == image.sha256
+        except OSError as fault:
+            yield finding("unreadable", f"{path.name} cannot be opened ({fault.strerror}).", [image.path])
+            continue
+        if not is_same:
+            yield finding("image-differs", f"{path.name} has another content than was listed.", [image.path])
+
+
+def _pictures(folder: Path, entry: Entry) -> Iterator[Finding]:
+    for picture in (entry.montage, entry.thumbnail, entry.course):
+        if picture is not None:
+            yield from _picture(folder, picture)
+
+
+def _picture(folder: Path, name: str) -> Iterator[Finding]:
+    path = folder / name
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_PNG_START))
@@ -164,13 +196,13 @@ def _montage(folder: Path, entry: Entry) -> Iterator[Finding]:
             stream.seek(max(0, stream.tell() - len(_PNG_END)))
             end = stream.read()
     except FileNotFoundError:
-        yield finding("montage-missing", f"{path.name} is not there.", [entry.montage])
+        yield finding("picture-missing", f"{path.name} is not there.", [name])
         return
     except OSError as fault:
-        yield finding("unreadable", f"{path.name} cannot be opened ({fault.strerror}).", [entry.montage])
+        yield finding("unreadable", f"{path.name} cannot be opened ({fault.strerror}).", [name])
         return
     if start != _PNG_START or end != _PNG_END:
-        yield finding("montage-damaged", f"{path.name} is not a whole PNG picture.", [entry.montage])
+        yield finding("picture-damaged", f"{path.name} is not a whole PNG picture.", [name])
 
 
 def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Finding]:
@@ -179,8 +211,9 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         yield finding("export-missing", "The export folder is not there.", [manifest.export])
         return
     listed = {os.path.normpath(folder / record.path) for entry in manifest.entries for record in entry.instances}
+    waiting = {os.path.normpath(folder / one) for one in manifest.waiting}
     for parent, folders, names in os.walk(export):
-        folders.sort()
+        folders[:] = sorted(one for one in folders if os.path.normpath(Path(parent) / one) not in waiting)
         for name in sorted(names):
             if name.startswith(TEMPORARY_PREFIX) or (parent == os.fspath(export) and name in EXPORT_PAPERS):
                 continue

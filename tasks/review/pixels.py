@@ -18,7 +18,6 @@ import pydicom
 import pydicom.config
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
@@ -31,7 +30,7 @@ from pydicom.uid import (
 )
 
 from tasks.review.finding import Finding, finding
-from tasks.review.plane import frame_count, items, number, texts, uid_text
+from tasks.review.plane import READING_FAULTS, frame_count, items, number, texts, uid_text
 
 LARGEST_INSTANCE = 1 << 33
 """An instance whose decoded pixels would need more bytes than this is refused: its header is damaged."""
@@ -43,25 +42,6 @@ _ELEMENTS = {
     (0x7FE0, 0x0008): "FloatPixelData",
     (0x7FE0, 0x0009): "DoubleFloatPixelData",
 }
-
-READING_FAULTS = (
-    InvalidDicomError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    AssertionError,
-    struct.error,
-    BytesLengthException,
-)
-"""What pydicom and its decoders raise on damaged input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+READING_FAULTS = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    AssertionError,
+    struct.error,
+    BytesLengthException,
+)
+"""What pydicom and its decoders raise on damaged input."""
 
 Vector = tuple[float, float, float]
 """A point or direction in the patient, in LPS millimetres (+x to the left, +y to the back, +z to the head)."""
@@ -85,6 +104,8 @@ class Plane:
         As stated. They never order slices in space.
     assumptions
         Codes of findings for what had to be assumed to place this plane.
+    tiles
+        Of a mosaic: what the private header says of its tiles; None if nothing.
     """
 
     source: str
@@ -109,6 +130,26 @@ class Plane:
     acquisition_number: float | None = None
     instance_number: float | None = None
     assumptions: frozenset[str] = frozenset()
+    tiles: Tiles | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """What a scanner's private header says of where the tiles of a mosaic lie.
+
+    Attributes
+    ----------
+    count
+        How many tiles hold slices.
+    normal
+        The direction in which the slices follow each other, tile by tile; None if `corners` are known.
+    corners
+        Where each slice's first pixel lies, LPS mm; empty if `normal` is known.
+    """
+
+    count: int
+    normal: Vector | None = None
+    corners: tuple[Vector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +364,7 @@ def _plane_of(dataset: Dataset, timing: Dataset, *, source: str, file: int, rows
         acquisition_number=number(dataset, "AcquisitionNumber"),
         instance_number=number(dataset, "InstanceNumber"),
         assumptions=assumptions,
+        tiles=_tiles(dataset) if is_mosaic(dataset) else None,
     )
 
 
@@ -380,8 +422,32 @@ def is_mosaic(dataset: Dataset) -> bool:
     return any(value in _MOSAICS for value in texts(dataset, "ImageType"))
 
 
+def _tiles(dataset: Dataset) -> Tiles | None:
+    """Read what the private headers of Siemens (CSA) and UIH say of a mosaic; None if they say nothing."""
+    try:
+        block = dataset.private_block(0x0065, "Image Private Header")
+        found = [_vector(item, "ImagePositionPatient") for item in block[0x51].value]
+        corners = tuple(one for one in found if one is not None)
+        if corners and len(corners) == len(found):
+            return Tiles(count=len(corners), corners=corners)
+    except READING_FAULTS:
+        pass
+    try:
+        content = dataset.private_block(0x0029, "SIEMENS CSA HEADER")[0x10].value
+        from nibabel.nicom import csareader  # noqa: PLC0415 - an extra
+
+        reader: Any = csareader
+        header = reader.read(content)
+        count, normal = reader.get_n_mosaic(header), reader.get_slice_normal(header)
+    except (ImportError, *READING_FAULTS):
+        return None
+    if not count or normal is None or not np.isfinite(normal).all() or not np.any(normal):
+        return None
+    return Tiles(count=int(count), normal=(float(normal[0]), float(normal[1]), float(normal[2])))
+
+
 def mosaic_grid(dataset: Dataset) -> MosaicGrid | None:
-    """Find how a mosaic is cut, from public attributes alone.
+    """Find how a mosaic is cut: the size of a tile from public attributes alone.
 
     The number of frequency-encoding samples in AcquisitionMatrix is the tile's size in the direction that is not
     phase encoded. A grid of type MOSAIC has as many tiles across as down; one of type VFRAME need not.
@@ -420,7 +486,8 @@ def mosaic_grid(dataset: Dataset) -> MosaicGrid | None:
         grid = MosaicGrid(
             down=down, across=across, rows=int(rows) // down, columns=int(columns) // across, used=down * across
         )
-        stated = number(dataset, "NumberOfSlices")
+        tiles = _tiles(dataset)
+        stated = number(dataset, "NumberOfSlices") if tiles is None else tiles.count
         if stated and 1 < stated <= grid.used:
             return replace(grid, used=int(stated))
         return grid
@@ -494,11 +561,12 @@ def cut_plane(plane: Plane, grid: MosaicGrid) -> Iterator[Plane]:
     """Cut the plane of a mosaic into one plane for each slice, and place them.
 
     The stated position is that of a picture as large as the whole mosaic around the centre of the slice, so the
-    slice's own corner lies half the difference of the sizes further in. Slices follow each other along the normal,
-    towards left, back or head, whichever is nearest: the order when the numbering of slices was not reversed at the
-    scanner, which only the removed private header could tell.
+    slice's own corner lies half the difference of the sizes further in. Slices follow each other as the private header
+    says. Where that was removed, they are taken to follow each other towards left, back or head, whichever is nearest:
+    the order when the numbering of slices was not reversed at the scanner.
     """
-    assumed = plane.assumptions | {"assumed-mosaic"}
+    tiles = plane.tiles
+    assumed = plane.assumptions if tiles is not None else plane.assumptions | {"assumed-mosaic"}
     between = plane.spacing_between
     if between is None and plane.thickness is not None:
         between = plane.thickness
@@ -507,10 +575,12 @@ def cut_plane(plane: Plane, grid: MosaicGrid) -> Iterator[Plane]:
     if plane.orientation is not None and plane.pixel_spacing is not None and between is not None:
         along, down = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])
         normal = np.cross(along, down)
-        step = normal * between * (1.0 if normal[np.argmax(np.abs(normal))] > 0 else -1.0)
+        stated = None if tiles is None else tiles.normal
+        towards = normal[np.argmax(np.abs(normal))] if stated is None else float(normal @ np.array(stated))
+        step = normal * between * (1.0 if towards > 0 else -1.0)
         origin = np.zeros(3)
         if plane.position is None:
-            assumed |= {"positions-missing"}
+            assumed |= {"positions-missing"} if tiles is None or not tiles.corners else set()
         else:
             origin = np.array(plane.position)
         across_mm = plane.pixel_spacing[1] * (plane.columns - grid.columns) / 2
@@ -518,7 +588,9 @@ def cut_plane(plane: Plane, grid: MosaicGrid) -> Iterator[Plane]:
         corner = origin + along * across_mm + down * down_mm
     for tile in range(grid.used):
         position = None
-        if corner is not None and step is not None:
+        if tiles is not None and tile < len(tiles.corners):
+            position = tiles.corners[tile]
+        elif corner is not None and step is not None:
             place = corner + step * tile
             position = (float(place[0]), float(place[1]), float(place[2]))
         yield replace(

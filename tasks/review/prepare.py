@@ -6,16 +6,20 @@ makes one manifest of them.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.files import TEMPORARY_PREFIX, file_digest
+from tasks.files import TEMPORARY_PREFIX, digest_of_part, file_digest
 from tasks.review.finding import Finding, counted, finding
 from tasks.review.geometry import Geometry
-from tasks.review.manifest import MONTAGES, Entry, InstanceRecord
+from tasks.review.manifest import MONTAGES, THUMBNAILS, Entry, InstanceRecord
 from tasks.review.montage import render_montage
+from tasks.review.pixels import PixelFormat
 from tasks.review.plane import Plane
+from tasks.review.thumbnail import render_thumbnail
 from tasks.review.volume import Acquisition, Instance, Series, Volume, load_voxels, read_series
 
 
@@ -34,7 +38,7 @@ def series_files(folder: Path) -> list[Path]:
 
 
 def prepare_series(released: Path, series_folder: Path, review_folder: Path) -> Entry:
-    """Describe a series, digest its files and draw its picture to `review_folder/montage/<entry id>.png`.
+    """Describe a series, digest its files and draw its pictures to `review_folder/*/<entry id>.png`.
 
     Parameters
     ----------
@@ -65,14 +69,16 @@ def prepare_series(released: Path, series_folder: Path, review_folder: Path) -> 
     problems = volume.problems
     if not paths:
         problems = (finding("series-empty", "The series holds no instance."),)
-    montage, no_montage = None, ""
-    picture = review_folder / MONTAGES / f"{entry_id}.png"
+    montage, thumbnail, no_montage = None, None, ""
+    picture, small = (review_folder / kind / f"{entry_id}.png" for kind in (MONTAGES, THUMBNAILS))
     if any(image is not None for image in volume.images):
         render_montage(volume, picture, title=entry_id)
-        montage = _relative(picture, review_folder)
+        render_thumbnail(volume, small)
+        montage, thumbnail = (_relative(one, review_folder) for one in (picture, small))
     else:
         no_montage = _why_no_picture(problems)
-        picture.unlink(missing_ok=True)
+        for one in (picture, small):
+            one.unlink(missing_ok=True)
     readable = [one for one in series.instances if isinstance(one, Instance)]
     return Entry(
         entry_id=entry_id,
@@ -90,8 +96,27 @@ def prepare_series(released: Path, series_folder: Path, review_folder: Path) -> 
         geometry=series.geometry,
         montage=montage,
         no_montage=no_montage,
+        thumbnail=thumbnail,
         problems=problems,
+        digest=_digest_of_pictures(series),
     )
+
+
+def _digest_of_pictures(series: Series) -> str:
+    """Digest the stored pixels in order, how they become values, and where they lie; no other part of a header."""
+    known = dict(zip(series.paths, series.instances, strict=True))
+    total = hashlib.sha256()
+    for path in series.ordered_files():
+        instance = known[path]
+        if isinstance(instance, Instance) and isinstance(instance.pixels, PixelFormat) and instance.pixels.offset:
+            pixels = instance.pixels
+            total.update(repr((pixels.photometric, pixels.signed, pixels.bits_stored, pixels.rescales)).encode("ascii"))
+            total.update(digest_of_part(path, pixels.offset, pixels.length).encode("ascii"))
+        else:  # nothing can be told apart from the rest of the file
+            total.update(file_digest(path).encode("ascii"))
+    lies = {name: value for name, value in series.geometry.to_json().items() if name != "findings"}
+    total.update(json.dumps(lies, sort_keys=True).encode("ascii"))
+    return total.hexdigest()
 
 
 def render_series(paths: Iterable[Path], picture: Path, *, title: str) -> Volume:

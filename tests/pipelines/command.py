@@ -28,7 +28,7 @@ from tasks.workspace import EXPORT_PAPERS
 PROGRAMS = Path(sys.executable).parent
 """Where the scripts `luigi`, `luigid` and `scanward` of this environment stand."""
 
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 300
 """Nothing that these tests start takes half of it; a program that hangs ends here, and so does its test."""
 
 _NOT_INHERITED = ("LUIGI_CONFIG_PATH", "PYTHONPATH", "PYTHONWARNINGS", "SCANWARD_TEST_DATA", "COLUMNS", "TERM")

@@ -31,6 +31,7 @@ from tests.pipelines.command import (
     viewer,
     write_study,
 )
+from tests.review.bids_validator import errors, validate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +209,12 @@ def test_only_the_owner_may_open_what_identifies(whole: Run) -> None:
     for path in (identified / "lists").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
     assert {path.name for path in whole.workspace.iterdir()} == {"identified", "released"}
-    assert {path.name for path in (whole.workspace / "released").iterdir()} == {"export", "review"}
+    assert {path.name for path in (whole.workspace / "released").iterdir()} == {"export", "nifti", "review"}
+
+
+def test_the_data_set_is_one_for_the_validator(whole: Run) -> None:
+    assert errors(validate(whole.workspace / "released" / "nifti")) == []
+    assert counts_of(whole.workspace, "prepare-review")["images"] > 15
 
 
 def test_nothing_is_left_over(whole: Run) -> None:

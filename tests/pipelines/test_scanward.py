@@ -54,6 +54,10 @@ def test_init_writes_a_study_file_that_is_valid(tmp_path: Path) -> None:
     assert path.read_bytes() == (REPOSITORY / "configs" / "example.toml").read_bytes()
 
 
+TABLES = ("regions", "series", "scale", "artefacts")
+"""Keys of the study file that are tables, of which it shows one."""
+
+
 def test_the_study_file_shows_every_key_with_its_default(tmp_path: Path) -> None:
     assert scanward("init", "mine.toml", cwd=tmp_path).code == 0
     text = (tmp_path / "mine.toml").read_text("utf-8")
@@ -65,7 +69,7 @@ def test_the_study_file_shows_every_key_with_its_default(tmp_path: Path) -> None
         _, _, below = text.partition(f"\n[{section}]\n")
         own, _, _ = below.partition("\n[")
         for key in type(getattr(shown, section)).model_fields:
-            shown_as = rf"# \[\[{section}\.{key}\]\]$" if key == "regions" else rf"(# )?{key} = "
+            shown_as = rf"# \[\[{section}\.{key}\]\]$" if key in TABLES else rf"(# )?{key} = "
             assert re.search(rf"^{shown_as}", own, re.MULTILINE), f"{section}.{key}"
 
 

@@ -424,17 +424,39 @@ def test_a_mosaic_without_private_header_is_cut_and_placed(folder: str, scanner_
     assert np.abs(np.array(middles)[:, :3] - expected).max() < 0.01
 
 
-def test_every_mosaic_says_that_its_order_was_assumed(scanner_data: Path) -> None:
-    """Here the scanner numbered from head to feet, which no public attribute tells: the note is all there can be."""
+def _without_private(folder: Path, target: Path) -> list[Path]:
+    bare = []
+    for path in sorted(folder.glob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        dataset.remove_private_tags()
+        bare.append(phantom.save(dataset, target / path.name))
+    return bare
+
+
+def test_a_mosaic_numbered_the_other_way_round_is_placed_by_its_private_header(
+    scanner_data: Path, tmp_path: Path
+) -> None:
+    """Here the scanner numbered from head to feet, which no public attribute tells."""
     folder = scanner_data / "dcm_qa_stc/In/Siemens/D13/ep2d_Asc_HF_10"
-    series = read_series(folder.iterdir())
-    assert "assumed-mosaic" in _codes(series.geometry)
-    assert load_voxels(series, first_only=True).count == 2
+    series = read_series(folder.glob("*.dcm"))
+    assert _codes(series.geometry) == set()
+    centres = _protocol_centres(pydicom.dcmread(next(folder.glob("*.dcm"))))
+    assert series.geometry.shape is not None
+    _, slices, rows, columns = series.geometry.shape
+    middles = [np.array(series.geometry.affine) @ [columns / 2, rows / 2, k, 1] for k in range(slices)]
+    assert sorted(np.array(middles)[:, 2]) == pytest.approx(sorted(centres[:, 2]), abs=0.01)
+    bare = read_series(_without_private(folder, tmp_path))
+    assert _codes(bare.geometry) == {"assumed-mosaic"}, "all there can be is the note"
+    assert load_voxels(bare, first_only=True).count == 2
 
 
-def test_a_grid_whose_place_is_private_is_cut_without_a_matrix(scanner_data: Path) -> None:
+def test_a_grid_whose_place_is_private_is_cut_without_a_matrix_if_that_was_removed(
+    scanner_data: Path, tmp_path: Path
+) -> None:
     folder = scanner_data / "dcm_qa_stc/In/UIH/R002/12_dti_tra_dir16_PA_rot"
-    geometry = read_series(path for path in folder.iterdir() if path.suffix == ".dcm").geometry
-    assert geometry.shape == (17, 17, 64, 64)
-    assert geometry.affine is None
-    assert {"assumed-mosaic", "positions-missing"} <= _codes(geometry)
+    geometry = read_series(folder.glob("*.dcm")).geometry
+    assert (geometry.verdict, geometry.shape) == ("volume", (17, 20, 64, 64))
+    assert not _codes(geometry) & {"assumed-mosaic", "positions-missing"}
+    bare = read_series(_without_private(folder, tmp_path)).geometry
+    assert bare.affine is None
+    assert {"assumed-mosaic", "positions-missing"} <= _codes(bare)

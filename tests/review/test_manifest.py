@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLosslessSV1
 
@@ -23,7 +25,16 @@ from tasks.files import file_digest
 from tasks.review.check import CheckReport, check_manifest
 from tasks.review.finding import CODES, Finding
 from tasks.review.geometry import VERDICTS, Geometry
-from tasks.review.manifest import Entry, InstanceRecord, Manifest, merge_entries, read_manifest, write_manifest
+from tasks.review.manifest import (
+    SCHEMA,
+    Entry,
+    ImageRecord,
+    InstanceRecord,
+    Manifest,
+    merge_entries,
+    read_manifest,
+    write_manifest,
+)
 from tasks.review.prepare import prepare_series, series_folders
 from tasks.workspace import EXPORT_PAPERS
 from tests.review import phantom
@@ -171,6 +182,48 @@ def test_a_cut_off_instance_is_a_problem_of_its_entry(released: Path) -> None:
     assert entry.montage is not None
 
 
+def _text(dataset: Dataset) -> None:
+    dataset.SeriesDescription = "another text"
+
+
+def _pixel(dataset: Dataset) -> None:
+    dataset.PixelData = bytes([dataset.PixelData[0] ^ 1]) + dataset.PixelData[1:]
+
+
+def _spacing(dataset: Dataset) -> None:
+    dataset.PixelSpacing = [dataset.PixelSpacing[0] * 1.01, dataset.PixelSpacing[1]]
+
+
+def _slope(dataset: Dataset) -> None:
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, 0
+
+
+@pytest.mark.parametrize(
+    ("change", "first_only", "is_another"),
+    [(_text, False, False), (_pixel, True, True), (_spacing, False, True), (_slope, True, True)],
+)
+def test_the_digest_is_of_what_is_seen(
+    change: Callable[[Dataset], None], first_only: bool, is_another: bool, tmp_path: Path
+) -> None:
+    made = phantom.instances()
+    (folder,) = phantom.release(tmp_path / "before", {T1: made})
+    before = prepare_series(tmp_path / "before", folder, tmp_path / "before" / "review").digest
+    for dataset in made[:1] if first_only else made:
+        change(dataset)
+    (folder,) = phantom.release(tmp_path / "after", {T1: made})
+    after = prepare_series(tmp_path / "after", folder, tmp_path / "after" / "review").digest
+    assert (before != after) is is_another
+
+
+def test_two_slices_that_changed_places_are_another_picture(tmp_path: Path) -> None:
+    made = phantom.instances()
+    (folder,) = phantom.release(tmp_path / "before", {T1: made})
+    before = prepare_series(tmp_path / "before", folder, tmp_path / "before" / "review").digest
+    made[0].PixelData, made[1].PixelData = made[1].PixelData, made[0].PixelData
+    (folder,) = phantom.release(tmp_path / "after", {T1: made})
+    assert prepare_series(tmp_path / "after", folder, tmp_path / "after" / "review").digest != before
+
+
 # -- writing, merging, reading -----------------------------------------------------------------------------------------
 
 
@@ -203,34 +256,96 @@ _geometries = st.builds(
     volumes_by=st.lists(_words, max_size=2).map(tuple),
     findings=st.lists(_findings, max_size=2).map(tuple),
 )
+_digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+# What another program, or a later version, wrote beside our fields.
+_unknown = st.dictionaries(_words.map(lambda one: f"x-{one}"), st.none() | _numbers | st.lists(_words), max_size=2)
 _instances = st.builds(
     InstanceRecord,
     path=_words.map(lambda one: f"../export/{one}"),
-    sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    sha256=_digests,
     size=st.integers(0, 1 << 40),
+    extra=_unknown,
 )
+_paths = st.none() | _words.map(lambda one: f"../nifti/sub-1/{one}")
+_images = st.builds(
+    ImageRecord,
+    path=_words.map(lambda one: f"../nifti/sub-1/{one}"),
+    sha256=_digests,
+    size=st.integers(0, 1 << 40),
+    shape=st.lists(st.integers(0, 999), max_size=4).map(tuple),
+    **dict.fromkeys(("sidecar", "bval", "bvec"), _paths),
+    **dict.fromkeys(("kind", "named_by"), _words),
+    extra=_unknown,
+)
+_pictures = st.none() | _words.map(lambda one: f"montage/{one}.png")
 _entries = st.builds(
     Entry,
     **dict.fromkeys(("subject", "visit", "series", "modality", "description", "no_montage"), _words),
+    **dict.fromkeys(("no_images", "group"), _words),
     entry_id=_words,
     sop_class=_words,
     transfer_syntax=_words,
     instances=st.lists(_instances, max_size=3).map(tuple),
     geometry=_geometries,
-    montage=st.none() | _words.map(lambda one: f"montage/{one}.png"),
+    **dict.fromkeys(("montage", "thumbnail", "course"), _pictures),
+    images=st.lists(_images, max_size=2).map(tuple),
+    digest=_digests,
     problems=st.lists(_findings, max_size=2).map(tuple),
+    extra=_unknown,
 )
 
 
-@given(st.lists(_entries, max_size=4, unique_by=lambda entry: entry.entry_id))
+@given(st.lists(_entries, max_size=4, unique_by=lambda entry: entry.entry_id), _unknown)
 @settings(max_examples=60, deadline=None)
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]) -> None:
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[Entry], unknown: dict[str, object]
+) -> None:
     path = tmp_path_factory.mktemp("round") / "manifest.json"
-    manifest = merge_entries(entries)
+    manifest = replace(merge_entries(entries), extra=unknown)
     write_manifest(path, manifest)
-    assert read_manifest(path) == manifest
+    assert read_manifest(path) == manifest, "fields that this version does not know included"
+    assert not list(JUDGE.iter_errors(json.loads(path.read_bytes())))
     again = merge_entries(entries[::-1])
-    assert again == manifest
+    assert again == merge_entries(entries)
+
+
+JUDGE = Draft202012Validator(json.loads(SCHEMA.read_bytes()))
+
+
+def test_the_schema_describes_every_field_and_refuses_what_is_none(released: Path) -> None:
+    Draft202012Validator.check_schema(JUDGE.schema)
+    content = json.loads(_manifest(released).read_bytes())
+    assert not list(JUDGE.iter_errors(content))
+    entry = content["entries"][0]
+    for part, told in (
+        (JUDGE.schema, content),
+        (JUDGE.schema["$defs"]["entry"], entry),
+        (JUDGE.schema["$defs"]["geometry"], entry["geometry"]),
+        (JUDGE.schema["$defs"]["instance"], entry["instances"][0]),
+        (JUDGE.schema["$defs"]["image"], ImageRecord(path="../nifti/a", sha256="0" * 64, size=0, shape=()).to_json()),
+    ):
+        assert part["properties"].keys() == told.keys() == set(part["required"])
+    for spoilt in (
+        {**content, "version": 2},
+        {**content, "export": "/etc"},
+        {**content, "nifti": "../../nifti"},
+        {**content, "entries": [{**entry, "montage": 7}]},
+        {**content, "entries": [{**entry, "entry_id": "a/b"}]},
+        {**content, "entries": [{name: one for name, one in entry.items() if name != "group"}]},
+    ):
+        assert list(JUDGE.iter_errors(spoilt))
+
+
+def test_the_same_acquisition_at_several_visits_stands_together(released: Path) -> None:
+    entry = _entry(released, T1)
+
+    def at(visit: str, group: str, subject: str = "SUB-0001") -> Entry:
+        return replace(entry, entry_id=f"{subject}_{visit}_{group}", subject=subject, visit=visit, group=group)
+
+    entries = [at("ses-2", "T1w"), at("ses-1", "T1w"), at("ses-1", "bold"), at("ses-1", ""), at("ses-2", "")]
+    entries += [at("ses-1", "T1w", "SUB-0002")]
+    together = [{"subject": "SUB-0001", "group": "T1w", "entries": ["SUB-0001_ses-1_T1w", "SUB-0001_ses-2_T1w"]}]
+    assert merge_entries(entries).time_points() == together
 
 
 def test_one_id_for_two_series_is_refused(released: Path) -> None:
@@ -245,7 +360,16 @@ def _written(content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-FORM = {"format": "scanward-review-manifest", "version": 1, "software": "0", "export": "../export", "entries": []}
+FORM: dict[str, object] = {
+    "format": "scanward-review-manifest",
+    "version": 1,
+    "software": "0",
+    "export": "../export",
+    "nifti": "../nifti",
+    "quality": None,
+    "waiting": [],
+    "entries": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +456,7 @@ def _check(released: Path) -> CheckReport:
 def test_what_was_just_written_is_sound(released: Path) -> None:
     report = _check(released)
     assert report.is_sound
-    assert (report.entries, report.instances, report.montages) == (3, 27, 3)
+    assert (report.entries, report.instances, report.pictures) == (3, 27, 6), "a montage and a thumbnail each"
     assert report.counts() == {}
     assert report.manifest_sha256 == file_digest(_manifest(released))
 
@@ -431,8 +555,8 @@ def _lose_the_export(released: Path) -> None:
         (_link_in_a_circle, {"unreadable": 1, "geometry-differs": 1}),
         (_move_in_space, {"geometry-differs": 1}),
         (_swap_two, {"geometry-differs": 1}),
-        (_lose_a_montage, {"montage-missing": 1}),
-        (_cut_a_montage, {"montage-damaged": 1}),
+        (_lose_a_montage, {"picture-missing": 1}),
+        (_cut_a_montage, {"picture-damaged": 1}),
         (_add_a_file, {"not-listed": 1}),
         (_add_a_folder, {"not-listed": 15}),
         (_lose_the_export, {"instance-missing": 27, "geometry-differs": 3, "export-missing": 1}),
@@ -457,7 +581,7 @@ def test_the_report_beside_the_subjects_is_no_image_that_is_missing_in_the_list(
 def test_all_faults_are_found_at_once(released: Path) -> None:
     for sabotage in (_flip_a_bit, _lose_a_montage, _add_a_file):
         sabotage(released)
-    assert report_codes(_check(released)) == {"digest-differs", "montage-missing", "not-listed"}
+    assert report_codes(_check(released)) == {"digest-differs", "picture-missing", "not-listed"}
 
 
 def report_codes(report: CheckReport) -> set[str]:
