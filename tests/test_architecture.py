@@ -32,7 +32,7 @@ SABOTAGE = {
     "paramiko only in tasks.monitor.ssh": ("pipelines/intruder.py", "def late():\n    import paramiko"),
     "pynetdicom only in tasks.monitor.dicom_echo": ("tasks/dicom/intruder.py", "import pynetdicom"),
     "smtplib only in tasks.monitor.mail": ("tasks/index/intruder.py", "from smtplib import SMTP"),
-    "nipype only in tasks.review.convert": ("tasks/review/intruder.py", "import nipype.algorithms"),
+    "nipype only in tasks.review.nodes": ("tasks/review/intruder.py", "import nipype.algorithms"),
     "pydantic only in tasks.config": ("tasks/settings.py", "import pydantic"),
     "settings and logging are opened by pipelines and viewer.__main__; below, functions take plain values": (
         "tasks/sort/curious.py",

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tasks import __version__
 from tasks.errors import ScanwardError
-from viewer import commands
+from viewer import commands, reading_room
 
 _CODES = """\
 exit codes:
   0    everything is well
   1    a fault of the program itself
   2    the command line cannot be understood
+  3    the sitting ended, and cases are left
   4    the work was done; some series have faults or cannot be shown
   5    a folder cannot be written
   6    the manifest cannot be used
   7    a package is missing
+  15   the ratings cannot be read, written or trusted
+  16   a file cannot be shown as an image
   130  stopped by hand
 """
 
@@ -28,19 +35,40 @@ exit codes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m viewer",
-        description="Look at what PrepareReview made: the series that a review manifest lists.",
+        description="Look at images, and read what PrepareReview made: the series that a review manifest lists.",
         epilog=_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"scanward {__version__}")
     kinds = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    shared = argparse.ArgumentParser(add_help=False)
+    every = argparse.ArgumentParser(add_help=False)
+    every.add_argument("--json", action="store_true", help="end with one line of JSON: counts, digests, the exit code")
+    every.add_argument("--debug", action="store_true", help="show where in the program a fault arose")
+    shared = argparse.ArgumentParser(add_help=False, parents=[every])
     shared.add_argument("manifest", metavar="MANIFEST", type=Path, help="the manifest file, review/manifest.json")
-    shared.add_argument(
-        "--json", action="store_true", help="end with one line of JSON: counts and the manifest's digest"
+
+    review = kinds.add_parser(
+        "review",
+        parents=[shared],
+        help="read the cases one after the other in a window",
+        description="Open the cases in a window; one key gives the verdict and goes on. Every act is on disk before "
+        "the window says so, in ratings/NAME.db beside the manifest; the next start goes on where this one stopped. "
+        "F1 shows the keys.",
     )
-    shared.add_argument("--debug", action="store_true", help="show where in the program a fault arose")
+    review.add_argument("--reviewer", metavar="NAME", required=True, help="who reads: letters, digits, . - and _")
+    review.add_argument("--only", choices=["unrated", "flagged", "disagreed", "stale"], help="read these cases only")
+    review.add_argument("--case", metavar="ENTRY", help="begin with this entry of the manifest")
+    review.add_argument("--screenshots", metavar="DIR", type=Path, help="the folder for pictures of the window (key P)")
+    view = kinds.add_parser(
+        "view",
+        parents=[every],
+        help="open DICOM folders or images in a window",
+        description="Open folders of DICOM files, NIfTI, Analyze, MGH, MINC, PAR/REC or .npy files in a window. Nothing"
+        " is read or kept.",
+    )
+    view.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="a folder or a file")
+    view.add_argument("--overlay", metavar="FILE", type=Path, help="a mask or segmentation to lay over it")
 
     kinds.add_parser(
         "check",
@@ -60,7 +88,65 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "--only", metavar="ENTRY", action="append", default=[], help="draw this entry only; may be given several times"
     )
+    export = kinds.add_parser(
+        "export",
+        parents=[shared],
+        help="write every reader's verdicts as tables",
+        description="Write the verdicts, artefacts, notes and marks of all readers as a BIDS derivative: ratings.tsv"
+        " with its data dictionary, ratings.csv and ratings.jsonl. Equal ratings give equal bytes.",
+    )
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for the tables")
+    export.add_argument(
+        "--format", action="append", choices=["tsv", "csv", "jsonl"], help="only this; may be given several times"
+    )
+    verify = kinds.add_parser(
+        "verify",
+        parents=[every],
+        help="see that no verdict was changed, removed or put in between",
+        description="Work out the chain of digests of every reader's file again and name the first row that is not as"
+        " it was written. Changes nothing.",
+    )
+    verify.add_argument("manifest", metavar="MANIFEST", type=Path, help="the manifest, or one reader's .db file")
+    keys = kinds.add_parser("keys", parents=[every], help="print the table of keys")
+    keys.add_argument(
+        "manifest", metavar="MANIFEST", type=Path, nargs="?", help="the manifest whose study has verdicts of its own"
+    )
+    kinds.add_parser("doctor", parents=[every], help="say what works on this machine, and what is missing")
     return parser
+
+
+def _run(given: argparse.Namespace) -> commands.Outcome:
+    """Do what the command line asks for."""
+    if given.command == "check":
+        return commands.check(given.manifest, out=sys.stdout)
+    if given.command == "render":
+        return commands.render(given.manifest, given.out, only=given.only, out=sys.stdout)
+    if given.command == "export":
+        return reading_room.export(given.manifest, given.out, formats=given.format, out=sys.stdout)
+    if given.command == "verify":
+        return reading_room.verify(given.manifest, out=sys.stdout)
+    if given.command == "keys":
+        return reading_room.keys(given.manifest, out=sys.stdout)
+    if given.command == "doctor":
+        return reading_room.doctor(out=sys.stdout)
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    around = reading_room.Surroundings(
+        now=lambda: datetime.now().astimezone(),
+        monotonic=time.monotonic,
+        host=socket.gethostname(),
+        habits=Path(settings) / "scanward" / "viewer.json",
+    )
+    if given.command == "view":
+        return reading_room.look(given.paths, overlay=given.overlay, around=around, out=sys.stdout)
+    return reading_room.review(
+        given.manifest,
+        reader=given.reviewer,
+        only=given.only,
+        case=given.case,
+        screenshots=given.screenshots,
+        around=around,
+        out=sys.stdout,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,10 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        if given.command == "check":
-            outcome = commands.check(given.manifest, out=sys.stdout)
-        else:
-            outcome = commands.render(given.manifest, given.out, only=given.only, out=sys.stdout)
+        outcome = _run(given)
         if given.json:
             commands.write_facts(outcome, out=sys.stdout)
         sys.stdout.flush()

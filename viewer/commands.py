@@ -67,7 +67,10 @@ def check(manifest: Path, *, out: TextIO) -> Outcome:
         _write_findings(out, about.entry_id, about.findings)
     if report.findings:
         _write_findings(out, "export", report.findings)
-    seen = f"{report.entries} series, {counted(report.instances, 'instance')}, {counted(report.montages, 'picture')}"
+    seen = (
+        f"{report.entries} series, {counted(report.instances, 'instance')}, {counted(report.images, 'image')}, "
+        f"{counted(report.pictures, 'picture')}"
+    )
     if report.is_sound:
         out.write(f"{seen}: all as the manifest says.\n")
     else:
@@ -80,7 +83,8 @@ def check(manifest: Path, *, out: TextIO) -> Outcome:
             "manifest_sha256": report.manifest_sha256,
             "entries": report.entries,
             "instances": report.instances,
-            "montages": report.montages,
+            "images": report.images,
+            "pictures": report.pictures,
             "entries_with_findings": len(report.reports),
             "findings": report.counts(),
         },

@@ -7,15 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tasks.errors import OpeningError, RatingsError
 from tasks.files import file_digest
 from tasks.review.manifest import merge_entries, write_manifest
 from tasks.review.prepare import prepare_series
+from tasks.review.ratings import open_store, store_path
+from tasks.review.reading import ReadingProtocol
 from tests.review import phantom
 from viewer.__main__ import main
+from viewer.doctor import missing_library
+from viewer.keys import markdown
 
 SOUND = "SUB-0001/ses-20040119/003_1a2b3c4d"
 GAPPED = "SUB-0002/ses-20040119/001_00ff00ff"
@@ -61,7 +68,7 @@ def _facts(text: str) -> dict[str, object]:
 def test_a_sound_manifest_ends_well(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(manifest)]) == 0
     shown = capsys.readouterr()
-    assert shown.out == "1 series, 9 instances, 1 picture: all as the manifest says.\n"
+    assert shown.out == "1 series, 9 instances, 0 images, 2 pictures: all as the manifest says.\n"
     assert shown.err == ""
 
 
@@ -72,7 +79,8 @@ def test_the_last_line_is_for_programs(manifest: Path, capsys: pytest.CaptureFix
         "manifest_sha256": file_digest(manifest),
         "entries": 1,
         "instances": 9,
-        "montages": 1,
+        "images": 0,
+        "pictures": 2,
         "entries_with_findings": 0,
         "findings": {},
         "exit_code": 0,
@@ -190,3 +198,57 @@ def test_without_pillow_checking_works_and_drawing_says_what_is_missing(manifest
     done = _run("render", manifest, "--out", tmp_path / "out", cwd=tmp_path, code=code)
     assert done.returncode == 7
     assert done.stderr.strip().endswith("Install it with: pip install 'scanward[review]'.")
+
+
+# -- ratings -----------------------------------------------------------------------------------------------------------
+
+
+def _read_one(manifest: Path) -> Path:
+    path = store_path(manifest.parent, "ann")
+    with open_store(
+        path,
+        reader="ann",
+        protocol=ReadingProtocol(),
+        software="0",
+        manifest_sha256="",
+        now=lambda: datetime(2026, 3, 1, tzinfo=UTC),
+        monotonic=time.monotonic,
+        journal="truncate",
+    ) as store:
+        store.append("rate", case=_id(SOUND), presentation=1, verdict="query", digest="0" * 64)
+        store.append("note", case=_id(SOUND), presentation=1, note="a note")
+    return path
+
+
+def test_verdicts_are_checked_and_exported(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(manifest)]) == RatingsError.exit_code
+    assert "nobody has read yet" in capsys.readouterr().err
+    path = _read_one(manifest)
+    assert main(["verify", str(manifest), "--json"]) == 0
+    assert _facts(capsys.readouterr().out)["readers"] == {"ann": {"rows": 3, "first_bad": None, "problem": ""}}
+    assert main(["export", str(manifest), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert _facts(capsys.readouterr().out)["rows"] == 1
+    assert "query" in (tmp_path / "out" / "ratings.tsv").read_text("utf-8")
+    path.write_bytes(path.read_bytes().replace(b'"verdict":"query"', b'"verdict":"quirk"'))
+    assert main(["verify", str(path)]) == 4
+    assert "row 2 is not as it was written" in capsys.readouterr().out
+
+
+def test_keys_and_doctor_print_what_they_say(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys"]) == 0
+    assert capsys.readouterr().out == markdown()
+    assert main(["keys", str(manifest)]) == 0
+    assert "accept: good enough" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) in (0, 4)
+    assert "numpy" in capsys.readouterr().out
+    assert missing_library("libGL.so.1: cannot open shared object file") == "libGL.so.1 is missing: apt install libgl1"
+
+
+def test_a_reader_without_a_name_and_a_file_that_is_not_there_are_told(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["review", str(manifest), "--reviewer", "../ann"]) == 2
+    assert main(["view", str(manifest.parent / "absent.nii")]) == OpeningError.exit_code
+    err = capsys.readouterr().err
+    assert "absent.nii cannot be shown: it is not there" in err
+    assert "Traceback" not in err

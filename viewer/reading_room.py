@@ -1,0 +1,295 @@
+"""Put a reader, a manifest and a store together, and open the window on them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import tasks
+from tasks.errors import ManifestError, RatingsError, ScanwardError
+from tasks.files import file_digest, make_folder, write_json
+from tasks.review.advice import read_advice
+from tasks.review.assemble import describe_flag, show_metric
+from tasks.review.finding import counted
+from tasks.review.manifest import Manifest, read_manifest
+from tasks.review.ratings import RATINGS, Event, Verified, open_store, read_events, store_path, verify_store
+from tasks.review.ratings_export import FORMATS, export_ratings
+from tasks.review.reading import read_protocol
+from viewer.commands import EXIT_FAULTS, EXIT_WELL, Outcome
+from viewer.display import Habits, Shown
+from viewer.doctor import diagnose
+from viewer.keys import COMMANDS, key_table, markdown, reading_commands
+from viewer.opening import open_images
+from viewer.session import Only, Session
+from viewer.windowing import measure
+
+EXIT_LEFT = 3
+"""The sitting ended, and cases are left."""
+
+CACHE_BYTES = 1 << 30
+"""How much memory the cases that were opened ahead may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What only the command itself may look up.
+
+    Attributes
+    ----------
+    now, monotonic
+        The clocks.
+    host
+        The machine's name.
+    habits
+        The file in which a reader's habits are kept, or None.
+    """
+
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    host: str = ""
+    habits: Path | None = None
+
+
+def review(
+    path: Path,
+    *,
+    reader: str,
+    only: str | None,
+    case: str | None,
+    screenshots: Path | None,
+    around: Surroundings,
+    out: TextIO,
+) -> Outcome:
+    """Let a reader read what a manifest lists, in a window.
+
+    Parameters
+    ----------
+    path
+        The manifest.
+    reader
+        Whose ratings they are.
+    only
+        "unrated", "flagged", "disagreed", "stale", or None for all.
+    case
+        The entry id to begin with; None to go on where the reader stopped.
+    screenshots
+        The folder for pictures of the window, or None.
+
+    Raises
+    ------
+    ManifestError, RatingsError, UsageError, MissingPackageError, DiskFullError, WorkspaceError
+        If the manifest or the ratings cannot be used, there is nothing to read, or Qt is not installed.
+    """
+    manifest, review_folder = read_manifest(path), path.parent
+    protocol = read_protocol(review_folder)
+    key_table(protocol)
+    file = store_path(review_folder, reader)
+    from viewer.prefetch import Loader  # noqa: PLC0415 - what only the window needs
+    from viewer.qt.application import application, run  # noqa: PLC0415 - Qt, which other commands do without
+    from viewer.qt.reading import ReadingWindow  # noqa: PLC0415
+
+    if screenshots is not None:
+        make_folder(screenshots)
+    quality, flagged = quality_lines(manifest, review_folder)
+    digest = file_digest(path)
+    habits = read_habits(around.habits)
+    with open_store(
+        file,
+        reader=reader,
+        protocol=protocol,
+        software=tasks.__version__,
+        manifest_sha256=digest,
+        now=around.now,
+        monotonic=around.monotonic,
+        host=around.host,
+    ) as store:
+        session = Session(
+            manifest,
+            store,
+            protocol,
+            reader=reader,
+            only=cast("Only | None", only),
+            flagged=flagged,
+            others=_others(review_folder, reader) if only == "disagreed" else {},
+            monotonic=around.monotonic,
+        )
+        started = around.monotonic()
+        session.resume(case)
+        with Loader(CACHE_BYTES) as loader:
+            application()
+            window = ReadingWindow(
+                session, manifest, review_folder, loader, habits=habits, quality=quality, screenshots=screenshots
+            )
+            run(window)
+        write_habits(around.habits, habits)
+        progress, fault = session.progress, session.fault
+    if fault is not None:
+        raise fault
+    left = progress.total - progress.done
+    out.write(f"{progress.done} of {progress.total} cases have a verdict; everything is saved in {file.name}.\n")
+    return Outcome(
+        exit_code=EXIT_LEFT if left else EXIT_WELL,
+        facts={
+            "command": "review",
+            "manifest_sha256": digest,
+            "ratings": f"{RATINGS}/{file.name}",
+            "done": progress.done,
+            "left": left,
+            "stale": progress.stale,
+            "seconds": round(around.monotonic() - started, 1),
+        },
+    )
+
+
+def _others(review_folder: Path, reader: str) -> dict[str, Sequence[Event]]:
+    files = sorted((review_folder / RATINGS).glob("*.db"))
+    return {file.stem: read_events(file) for file in files if file.stem != reader}
+
+
+def quality_lines(manifest: Manifest, folder: Path) -> tuple[dict[str, list[str]], frozenset[str]]:
+    """Read what was measured of each case: lines for the panel, and the entry ids with flags."""
+    if manifest.quality is None:
+        return {}, frozenset()
+    try:
+        advice = read_advice(folder / manifest.quality)
+    except ManifestError:
+        return {}, frozenset()
+    lines: dict[str, list[str]] = {}
+    flagged = set()
+    for entry_id, images in advice.items():
+        told = [check.text for image in images for check in image.quality.checks]
+        told += [describe_flag(flag) for image in images for flag in image.flags]
+        if told:
+            flagged.add(entry_id)
+        told += [f"{one.name}: {show_metric(one)}" for image in images[:1] for one in image.quality.metrics]
+        lines[entry_id] = told
+    return lines, frozenset(flagged)
+
+
+def look(paths: Sequence[Path], *, overlay: Path | None, around: Surroundings, out: TextIO) -> Outcome:
+    """Open images in a window, without reading.
+
+    Parameters
+    ----------
+    paths
+        Folders of DICOM files, or images; each is an image, or several, to be seen side by side.
+    overlay
+        A mask or segmentation, or None.
+
+    Raises
+    ------
+    OpeningError, MissingPackageError
+        If one cannot be shown, or Qt is not installed.
+    """
+    shown = []
+    for path in paths:
+        images = open_images(path, label=path.name)
+        shown += [Shown(image=image, statistics=measure(image), label=image.label) for image in images]
+    over = open_images(overlay)[0] if overlay is not None else None
+    from viewer.qt.application import run, show_images  # noqa: PLC0415 - Qt, which other commands do without
+
+    habits = read_habits(around.habits)
+    run(show_images(shown, title=paths[0].name, overlay=over, habits=habits))
+    write_habits(around.habits, habits)
+    out.write(f"{len(shown)} images were shown.\n")
+    return Outcome(exit_code=EXIT_WELL, facts={"command": "view", "images": len(shown)})
+
+
+def read_habits(path: Path | None) -> Habits:
+    """Read what is remembered of earlier sittings; nothing if there is nothing."""
+    if path is None:
+        return Habits()
+    try:
+        return Habits.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return Habits()
+
+
+def write_habits(path: Path | None, habits: Habits) -> None:
+    """Remember for the next sitting; that this cannot be done is no fault of the sitting."""
+    if path is not None:
+        with contextlib.suppress(ScanwardError):
+            make_folder(path.parent)
+            write_json(path, habits.to_json())
+
+
+def verify(path: Path, *, out: TextIO) -> Outcome:
+    """Work out the chains of every reader's ratings again.
+
+    Parameters
+    ----------
+    path
+        The manifest, or one reader's file.
+
+    Raises
+    ------
+    RatingsError
+        If there are no ratings.
+    """
+    files = [path] if path.suffix == ".db" else _stores(path)
+    found: dict[str, Verified] = {}
+    for file in files:
+        found[file.stem] = told = verify_store(file)
+        out.write(f"{file.stem}: {told.problem}.\n" if told.problem else f"{file.stem}: {told.rows} rows, all sound.\n")
+    facts: Mapping[str, Any] = {
+        reader: {"rows": one.rows, "first_bad": one.first_bad, "problem": one.problem} for reader, one in found.items()
+    }
+    is_sound = all(one.is_sound for one in found.values())
+    return Outcome(exit_code=EXIT_WELL if is_sound else EXIT_FAULTS, facts={"command": "verify", "readers": facts})
+
+
+def export(path: Path, folder: Path, *, formats: Sequence[str] | None, out: TextIO) -> Outcome:
+    """Write the ratings of all readers as tables.
+
+    Parameters
+    ----------
+    path
+        The manifest.
+    folder
+        Where the tables go.
+    formats
+        "tsv", "csv", "jsonl"; all if None.
+
+    Raises
+    ------
+    ManifestError, RatingsError, DiskFullError, WorkspaceError
+        If the manifest or a reader's file cannot be read, nobody has read yet, or the folder cannot be written.
+    """
+    manifest = read_manifest(path)
+    events = {file.stem: read_events(file) for file in _stores(path)}
+    rows = export_ratings(folder, manifest, events, read_protocol(path.parent), formats=formats or FORMATS)
+    out.write(f"{counted(rows, 'row')} of {counted(len(events), 'reader')} written to {folder}.\n")
+    facts = {"command": "export", "manifest_sha256": file_digest(path), "rows": rows, "readers": sorted(events)}
+    return Outcome(exit_code=EXIT_WELL, facts=facts)
+
+
+def _stores(manifest: Path) -> list[Path]:
+    """List the readers' files of a manifest."""
+    files = sorted((manifest.parent / RATINGS).glob("*.db"))
+    if not files:
+        where = manifest.parent / RATINGS
+        raise RatingsError(path=where, problem="nobody has read yet", remedy="Read with `review` first")
+    return files
+
+
+def keys(manifest: Path | None, *, out: TextIO) -> Outcome:
+    """Print the table of keys, with a study's verdicts where a manifest is given."""
+    protocol = read_protocol(manifest.parent) if manifest is not None else None
+    out.write(markdown((*COMMANDS, *reading_commands(protocol))))
+    return Outcome(exit_code=EXIT_WELL, facts={"command": "keys", "keys": len(key_table(protocol))})
+
+
+def doctor(*, out: TextIO) -> Outcome:
+    """Say what works on this machine."""
+    found = diagnose()
+    width = max(len(one.what) for one in found)
+    out.writelines(
+        f"{one.what:<{width}}  {'ok' if not one.problem else one.problem}  ({one.good_for})\n" for one in found
+    )
+    missing = {one.what: one.problem for one in found if one.problem}
+    return Outcome(exit_code=EXIT_FAULTS if missing else EXIT_WELL, facts={"command": "doctor", "missing": missing})
