@@ -26,7 +26,8 @@ demo: ## make a demo dump and run the whole graph on it: sort, de-identify, prep
 	@echo "  dump/                          what a scanner leaves: $$(find demo/dump -type f | wc -l) files in one flat folder"
 	@echo "  workspace/identified/sorted/   patient / study date / series; patients can be read here, so only you may open it"
 	@echo "  workspace/released/export/     de-identified: $$(find demo/workspace/released/export -type f -name '*.dcm' | wc -l) images"
-	@echo "  workspace/released/review/     manifest.json, and one picture a series in montage/"
+	@echo "  workspace/released/nifti/      the same as a BIDS data set: $$(find demo/workspace/released/nifti -name '*.nii.gz' | wc -l) images"
+	@echo "  workspace/released/review/     what a reviewer gets; open index.html in a browser"
 	@echo "Check the manifest:  $(bin)/python -m viewer check $(manifest)"
 	@echo "Draw every series:   $(bin)/python -m viewer render $(manifest) --out demo/pictures"
 
@@ -48,7 +49,7 @@ lint: setup ## ruff, mypy and the rules of the house
 
 bench: packages ## the measurements, each beside its peers
 	@.ci/setup-venv bench
-	@for script in benchmarks/{index,deidentify,sort}.py; do echo "== $$script"; $(bin)/python "$$script"; done
+	@for script in benchmarks/{index,deidentify,convert,quality,page,sort}.py; do echo "== $$script"; $(bin)/python "$$script"; done
 
 constraints: ## find the newest versions that fit and pin them in .ci/constraints.txt
 	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench,ocr

@@ -15,10 +15,12 @@ from tasks.deidentify.profile import DEFAULT_PROFILE
 from tasks.errors import error_table
 from tasks.index.completeness import INCOMPLETE_REASONS
 from tasks.index.row import REJECT_REASONS
+from tasks.review.quality.metric import METRICS
 from tasks.sort.conflict import CONFLICT_KINDS
 from tasks.sort.fields import FIELDS
 from tasks.sort.layout import PRESETS
 from viewer.__main__ import _parser as viewer_parser
+from viewer.keys import markdown
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
@@ -31,6 +33,10 @@ def test_the_table_of_faults_is_the_one_printed_from_the_classes():
     rows = [f"| {code} | {name} | {meaning} | {retry} |" for code, name, meaning, retry in error_table()]
     shown = re.findall(r"^\| \d+ \| \w+Error \|.*$", README, re.MULTILINE)
     assert shown == rows
+
+
+def test_the_table_of_keys_is_the_one_that_the_window_obeys():
+    assert markdown() in README
 
 
 def test_luigis_exit_codes_are_the_ones_that_are_set():
@@ -66,6 +72,12 @@ def test_the_presets_are_the_ones_there_are():
 def test_the_rules_of_de_identification_are_the_ones_in_effect():
     """The README shows what `scanward profile --format markdown` prints."""
     assert "\n".join(markdown_lines(DEFAULT_PROFILE.describe())) in README
+
+
+def test_the_measures_are_the_ones_there_are():
+    table = README.split("| measure | unit | what it is | after |\n| --- | --- | --- | --- |\n")[1].split("\n\n")[0]
+    rows = [f"| `{name}` | {unit} | {meaning} | {source} |" for name, (unit, meaning, source) in METRICS.items()]
+    assert table.splitlines() == rows
 
 
 def test_every_link_leads_somewhere():
