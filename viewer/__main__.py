@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks import __version__
 from tasks.errors import ScanwardError
-from viewer import commands, reading_room
+from viewer import commands, reading_room, results
 
 _CODES = """\
 exit codes:
@@ -99,6 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--format", action="append", choices=["tsv", "csv", "jsonl"], help="only this; may be given several times"
     )
+    agree = kinds.add_parser(
+        "agree",
+        parents=[shared],
+        help="say how well readers agree, with each other and with themselves",
+        description="Compare the verdicts that stand: raw agreement, Cohen's kappa plain and weighted, Fleiss' kappa,"
+        " Gwet's AC1 and AC2, Krippendorff's alpha and intraclass correlations, each with a bootstrap interval over"
+        " cases; and each reader with the own hidden repeats. Verdicts on images that changed since do not count.",
+    )
+    agree.add_argument("--group", metavar="NAME", help="only the cases of this kind of acquisition, such as T1w")
+    agree.add_argument(
+        "--resamples", metavar="N", type=_count, default=2000, help="draws for the intervals (%(default)s); 0 for none"
+    )
+    agree.add_argument("--seed", metavar="N", type=_count, default=0, help="of the draws (%(default)s)")
     verify = kinds.add_parser(
         "verify",
         parents=[every],
@@ -115,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
 def _run(given: argparse.Namespace) -> commands.Outcome:
     """Do what the command line asks for."""
     if given.command == "check":
@@ -122,9 +141,13 @@ def _run(given: argparse.Namespace) -> commands.Outcome:
     if given.command == "render":
         return commands.render(given.manifest, given.out, only=given.only, out=sys.stdout)
     if given.command == "export":
-        return reading_room.export(given.manifest, given.out, formats=given.format, out=sys.stdout)
+        return results.export(given.manifest, given.out, formats=given.format, out=sys.stdout)
+    if given.command == "agree":
+        return results.agree(
+            given.manifest, group=given.group, resamples=given.resamples, seed=given.seed, out=sys.stdout
+        )
     if given.command == "verify":
-        return reading_room.verify(given.manifest, out=sys.stdout)
+        return results.verify(given.manifest, out=sys.stdout)
     if given.command == "keys":
         return reading_room.keys(given.manifest, out=sys.stdout)
     if given.command == "doctor":

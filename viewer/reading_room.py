@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import tasks
-from tasks.errors import ManifestError, RatingsError, ScanwardError
+from tasks.errors import ManifestError, ScanwardError
 from tasks.files import file_digest, make_folder, write_json
 from tasks.review.advice import read_advice
 from tasks.review.assemble import describe_flag, show_metric
-from tasks.review.finding import counted
 from tasks.review.manifest import Manifest, read_manifest
-from tasks.review.ratings import RATINGS, Event, Verified, open_store, read_events, store_path, verify_store
-from tasks.review.ratings_export import FORMATS, export_ratings
+from tasks.review.ratings import RATINGS, Event, open_store, read_events, store_path
 from tasks.review.reading import read_protocol
 from viewer.commands import EXIT_FAULTS, EXIT_WELL, Outcome
 from viewer.display import Habits, Shown
@@ -216,65 +214,6 @@ def write_habits(path: Path | None, habits: Habits) -> None:
         with contextlib.suppress(ScanwardError):
             make_folder(path.parent)
             write_json(path, habits.to_json())
-
-
-def verify(path: Path, *, out: TextIO) -> Outcome:
-    """Work out the chains of every reader's ratings again.
-
-    Parameters
-    ----------
-    path
-        The manifest, or one reader's file.
-
-    Raises
-    ------
-    RatingsError
-        If there are no ratings.
-    """
-    files = [path] if path.suffix == ".db" else _stores(path)
-    found: dict[str, Verified] = {}
-    for file in files:
-        found[file.stem] = told = verify_store(file)
-        out.write(f"{file.stem}: {told.problem}.\n" if told.problem else f"{file.stem}: {told.rows} rows, all sound.\n")
-    facts: Mapping[str, Any] = {
-        reader: {"rows": one.rows, "first_bad": one.first_bad, "problem": one.problem} for reader, one in found.items()
-    }
-    is_sound = all(one.is_sound for one in found.values())
-    return Outcome(exit_code=EXIT_WELL if is_sound else EXIT_FAULTS, facts={"command": "verify", "readers": facts})
-
-
-def export(path: Path, folder: Path, *, formats: Sequence[str] | None, out: TextIO) -> Outcome:
-    """Write the ratings of all readers as tables.
-
-    Parameters
-    ----------
-    path
-        The manifest.
-    folder
-        Where the tables go.
-    formats
-        "tsv", "csv", "jsonl"; all if None.
-
-    Raises
-    ------
-    ManifestError, RatingsError, DiskFullError, WorkspaceError
-        If the manifest or a reader's file cannot be read, nobody has read yet, or the folder cannot be written.
-    """
-    manifest = read_manifest(path)
-    events = {file.stem: read_events(file) for file in _stores(path)}
-    rows = export_ratings(folder, manifest, events, read_protocol(path.parent), formats=formats or FORMATS)
-    out.write(f"{counted(rows, 'row')} of {counted(len(events), 'reader')} written to {folder}.\n")
-    facts = {"command": "export", "manifest_sha256": file_digest(path), "rows": rows, "readers": sorted(events)}
-    return Outcome(exit_code=EXIT_WELL, facts=facts)
-
-
-def _stores(manifest: Path) -> list[Path]:
-    """List the readers' files of a manifest."""
-    files = sorted((manifest.parent / RATINGS).glob("*.db"))
-    if not files:
-        where = manifest.parent / RATINGS
-        raise RatingsError(path=where, problem="nobody has read yet", remedy="Read with `review` first")
-    return files
 
 
 def keys(manifest: Path | None, *, out: TextIO) -> Outcome:

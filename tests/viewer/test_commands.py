@@ -15,7 +15,7 @@ import pytest
 
 from tasks.errors import OpeningError, RatingsError
 from tasks.files import file_digest
-from tasks.review.manifest import merge_entries, write_manifest
+from tasks.review.manifest import merge_entries, read_manifest, write_manifest
 from tasks.review.prepare import prepare_series
 from tasks.review.ratings import open_store, store_path
 from tasks.review.reading import ReadingProtocol
@@ -203,11 +203,11 @@ def test_without_pillow_checking_works_and_drawing_says_what_is_missing(manifest
 # -- ratings -----------------------------------------------------------------------------------------------------------
 
 
-def _read_one(manifest: Path) -> Path:
-    path = store_path(manifest.parent, "ann")
+def _read_one(manifest: Path, *, reader: str = "ann", digest: str = "f" * 64) -> Path:
+    path = store_path(manifest.parent, reader)
     with open_store(
         path,
-        reader="ann",
+        reader=reader,
         protocol=ReadingProtocol(),
         software="0",
         manifest_sha256="",
@@ -215,7 +215,7 @@ def _read_one(manifest: Path) -> Path:
         monotonic=time.monotonic,
         journal="truncate",
     ) as store:
-        store.append("rate", case=_id(SOUND), presentation=1, verdict="query", digest="0" * 64)
+        store.append("rate", case=_id(SOUND), presentation=1, verdict="query", digest=digest)
         store.append("note", case=_id(SOUND), presentation=1, note="a note")
     return path
 
@@ -232,6 +232,26 @@ def test_verdicts_are_checked_and_exported(manifest: Path, tmp_path: Path, capsy
     path.write_bytes(path.read_bytes().replace(b'"verdict":"query"', b'"verdict":"quirk"'))
     assert main(["verify", str(path)]) == 4
     assert "row 2 is not as it was written" in capsys.readouterr().out
+
+
+def test_readers_are_compared(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _read_one(manifest)
+    assert main(["agree", str(manifest), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing to compare" in said
+    assert "Left out: 1 verdict on images that changed since" in said
+    assert _facts(said)["between"] is None
+    digest = read_manifest(manifest).entries[0].digest
+    _read_one(manifest, reader="bob", digest=digest)
+    _read_one(manifest, reader="eve", digest=digest)
+    assert main(["agree", str(manifest), "--resamples", "0", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert "Between bob and eve: 1 case read twice or more (accept 0, query 2, reject 0)" in said
+    assert _facts(said)["between"]["measures"]["raw"]["value"] == 1.0
+    assert "gave one and the same grade throughout" in _facts(said)["between"]["measures"]["cohen"]["reason"]
+    assert main(["agree", str(manifest), "--group", "none-such"]) == 2
+    assert "has no entry of the group none-such" in capsys.readouterr().err
+    assert main(["agree", str(manifest), "--resamples", "-1"]) == 2
 
 
 def test_keys_and_doctor_print_what_they_say(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
