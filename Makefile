@@ -10,6 +10,9 @@ bin := .venv/bin
 EXTRAS ?= test
 manifest := demo/workspace/released/review/manifest.json
 
+# Peers that need other versions than ours live in an environment of their own.
+peer = [ -x build/$(1)/bin/python ] || { $(bin)/python -m venv build/$(1) && build/$(1)/bin/pip -q install $(2); }
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
@@ -50,6 +53,11 @@ lint: setup ## ruff, mypy and the rules of the house
 bench: packages ## the measurements, each beside its peers
 	@.ci/setup-venv bench
 	@for script in benchmarks/{index,deidentify,convert,quality,page,sort}.py; do echo "== $$script"; $(bin)/python "$$script"; done
+	@echo "== benchmarks/viewer.py"
+	@$(call peer,napari,"napari[pyqt5]==0.9.2" nibabel)
+	@$(call peer,visualqc,visualqc==0.7 "matplotlib<3.9" "numpy<2" setuptools)
+	@xvfb-run -a -s "-screen 0 1600x1000x24" $(bin)/python benchmarks/viewer.py \
+		--napari build/napari/bin/python --visualqc build/visualqc/bin/python
 
 constraints: ## find the newest versions that fit and pin them in .ci/constraints.txt
 	@VENV=build/newest CONSTRAINTS=/dev/null .ci/setup-venv demo,test,bench,ocr

@@ -105,3 +105,11 @@ def test_every_way_of_sorting_gives_all_files_back(scanner_data: Path, dump: Pat
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chart.png"]
     assert len(list(dump.iterdir())) == FILES
+
+
+@pytest.mark.long
+def test_the_viewers_times_are_measured(scanner_data: Path) -> None:
+    out = _run("viewer.py", scanner_data, "--cases", "4", "--rounds", "3", "--dwell", "0.5")
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([0-9.]+) ?\w* \|", out, re.MULTILINE))
+    assert len(rows) == 9
+    assert all(float(value) > 0 for value in rows.values())

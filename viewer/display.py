@@ -204,6 +204,7 @@ class Display:
         self.group = ""
         self._visited: dict[str, set[int]] = defaultdict(set)
         self._derived: dict[tuple[int, str], Shown] = {}
+        self._sampled: tuple[tuple[object, ...], NDArray[Any]] | None = None
         self._before_background: Window | None = None
 
     # -- what is there -------------------------------------------------------------------------------------------------
@@ -224,6 +225,7 @@ class Display:
         self.active, self.volume, self.derived, self.marks = 0, 0, "volume", ()
         self._visited.clear()
         self._derived.clear()
+        self._sampled = None
         self._before_background = None
         self.preset = ""
         self.zoom, self.pan = 1.0, (0.0, 0.0)
@@ -386,19 +388,23 @@ class Display:
                 found.append((row, column, mark.text))
         return found
 
-    def cut_picture(self, *, is_coarse: bool = False) -> Picture:
+    def cut_picture(self, *, coarseness: int = 1) -> Picture:
         """Draw the cut at any angle through the crosshair.
 
         Parameters
         ----------
-        is_coarse
-            True to sample every other pixel, while it is being dragged.
+        coarseness
+            So many times fewer pixels each way, while things move.
         """
         cut = self.ready_cut()
-        if is_coarse:
-            cut = cut.coarser(2)
+        if coarseness > 1:
+            cut = cut.coarser(coarseness)
         image = self.image
-        values = sample(image, self._volume_of(image), cut, order=1)
+        # Contrast changes far more often than the cut it is looked at with.
+        key = (id(image), self._volume_of(image), *cut.key)
+        if self._sampled is None or self._sampled[0] != key:
+            self._sampled = key, sample(image, self._volume_of(image), cut, order=1)
+        values = self._sampled[1]
         left, right, top, bottom = cut.letters() if image.is_placed else ("", "", "", "")
         slab = f", {cut.thickness:g} mm {cut.mode}" if cut.thickness else ""
         return Picture(

@@ -291,7 +291,15 @@ class Oblique:
     def coarser(self, factor: int) -> Oblique:
         """Show the same with fewer pixels."""
         rows, columns = self.shape
-        return replace(self, spacing=self.spacing * factor, shape=(max(rows // factor, 1), max(columns // factor, 1)))
+        fewer = max(rows // factor, 1)
+        spacing = self.spacing * rows / fewer
+        return replace(self, spacing=spacing, shape=(fewer, max(round(columns * fewer / rows), 1)))
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Tells equal cuts."""
+        places = self.centre.tobytes() + self.across.tobytes() + self.down.tobytes()
+        return places, self.spacing, self.shape, self.thickness, self.mode
 
     def letters(self) -> tuple[str, str, str, str]:
         """Name the sides at the left, right, top and bottom border."""

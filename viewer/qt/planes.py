@@ -16,6 +16,8 @@ LIGHTBOX = 24
 FINE_MS = 90
 """So long after the last change, in milliseconds, the cut is drawn in full."""
 
+_COARSE, _COARSE_BESIDE = 2, 3
+# While things move the cut has so many times fewer pixels each way; more so where it stands beside what is moved.
 _CUT = "cut"
 _ORTHO = (("axial", 0, 0), ("coronal", 0, 1), ("sagittal", 1, 0), (_CUT, 1, 1))
 
@@ -132,7 +134,7 @@ class PlanesWidget(QtWidgets.QWidget):  # type: ignore[misc]
     def _refresh_ortho(self) -> None:
         for name, widget in self.ortho.items():
             if name == _CUT:
-                picture = self.display.cut_picture(is_coarse=self._is_coarse)
+                picture = self.display.cut_picture(coarseness=_COARSE_BESIDE if self._is_coarse else 1)
             else:
                 picture = self.display.picture(name)
                 widget.line = self._line_in(name)
@@ -143,7 +145,7 @@ class PlanesWidget(QtWidgets.QWidget):  # type: ignore[misc]
 
     def _refresh_oblique(self) -> None:
         self.oblique.line = None
-        self._give(self.oblique, self.display.cut_picture(is_coarse=self._is_coarse), is_active=True)
+        self._give(self.oblique, self.display.cut_picture(coarseness=_COARSE if self._is_coarse else 1), is_active=True)
 
     def _refresh_lightbox(self) -> None:
         self._share_out(self.light, self.display.lightbox(LIGHTBOX))
