@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 import sys
@@ -13,8 +14,10 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks import __version__
-from tasks.errors import ScanwardError
+from tasks.errors import ScanwardError, UsageError
 from viewer import commands, reading_room, results
+from viewer.render import KINDS, Look
+from viewer.reslice import CONVENTIONS
 
 _CODES = """\
 exit codes:
@@ -79,15 +82,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     render = kinds.add_parser(
         "render",
-        parents=[shared],
-        help="draw one PNG picture for each series; needs no display",
-        description="Draw all slices of each series into one PNG picture, with the patient's right on the left side "
-        "and letters for the sides. Of a series with several volumes the first is drawn.",
+        parents=[every],
+        help="draw pictures to files; needs no display",
+        description="Draw every series of a manifest, or one image, to files: the slices side by side (mosaic), three"
+        " planes through one place (ortho), a cut at any angle (oblique), or a run through volumes or slices (gif). The"
+        " patient's right is on the left unless --convention says otherwise, and letters name the sides.",
     )
+    render.add_argument("source", metavar="SOURCE", type=Path, help="the manifest, a DICOM folder, or an image file")
     render.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder for the pictures")
+    render.add_argument("--kind", choices=list(KINDS), default="mosaic", help="what to draw (%(default)s)")
     render.add_argument(
         "--only", metavar="ENTRY", action="append", default=[], help="draw this entry only; may be given several times"
     )
+    render.add_argument(
+        "--at", metavar=("X", "Y", "Z"), nargs=3, type=_number, help="RAS+ millimetres that the planes go through"
+    )
+    for name, what in (
+        ("turn", "to the right"),
+        ("tilt", "forwards"),
+        ("spin", "clockwise in its own plane"),
+    ):
+        render.add_argument(f"--{name}", metavar="DEG", type=_number, default=0.0, help=f"turn the cut {what}")
+    render.add_argument("--slab", metavar="MM", type=_number, default=0.0, help="how thick the cut is")
+    render.add_argument("--slab-mode", choices=["mean", "max", "min"], default="mean", help="what is shown through it")
+    render.add_argument(
+        "--window", metavar=("LOW", "HIGH"), nargs=2, type=_number, help="contrast; without it what suits the image"
+    )
+    render.add_argument("--volume", metavar="N", type=_count, default=0, help="the volume, from 0")
+    render.add_argument("--convention", choices=list(CONVENTIONS), default=CONVENTIONS[0], help="(%(default)s)")
+    render.add_argument("--height", metavar="PIXELS", type=_count, default=400, help="of a plane (%(default)s)")
     export = kinds.add_parser(
         "export",
         parents=[shared],
@@ -128,6 +151,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return value
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
@@ -139,7 +172,23 @@ def _run(given: argparse.Namespace) -> commands.Outcome:
     if given.command == "check":
         return commands.check(given.manifest, out=sys.stdout)
     if given.command == "render":
-        return commands.render(given.manifest, given.out, only=given.only, out=sys.stdout)
+        if given.kind == "mosaic" and given.source.suffix == ".json":
+            return commands.render(given.source, given.out, only=given.only, out=sys.stdout)
+        if given.window and not given.window[0] < given.window[1]:
+            raise UsageError(problem="--window has no room between its values.", remedy="Give the lower one first.")
+        look = Look(
+            at=tuple(given.at) if given.at else None,
+            turn=given.turn,
+            tilt=given.tilt,
+            spin=given.spin,
+            slab_mm=given.slab,
+            slab_mode=given.slab_mode,
+            window=tuple(given.window) if given.window else None,
+            volume=given.volume,
+            convention=given.convention,
+            height=min(max(given.height, 32), 4096),
+        )
+        return commands.draw_images(given.source, given.out, given.kind, look, only=given.only, out=sys.stdout)
     if given.command == "export":
         return results.export(given.manifest, given.out, formats=given.format, out=sys.stdout)
     if given.command == "agree":

@@ -13,12 +13,15 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tasks.errors import UsageError
+from tasks.errors import OpeningError, UsageError
 from tasks.files import file_digest, make_folder
 from tasks.review.check import check_manifest
 from tasks.review.finding import Finding, counted
 from tasks.review.manifest import Entry, read_manifest
 from tasks.review.prepare import render_series
+from viewer.opening import open_images
+from viewer.render import Look
+from viewer.render import render as render_image
 
 EXIT_WELL = 0
 """Everything is as it should be."""
@@ -140,6 +143,57 @@ def render(manifest: Path, folder: Path, *, only: Sequence[str], out: TextIO) ->
             "findings": dict(sorted(codes.items())),
         },
     )
+
+
+def draw_images(source: Path, folder: Path, kind: str, look: Look, *, only: Sequence[str], out: TextIO) -> Outcome:
+    """Draw images to files `folder/<name>_<kind>.png`, or `<name>.gif`; a case's further images get a number.
+
+    Parameters
+    ----------
+    source
+        A manifest (.json), or a DICOM folder or image as `viewer.opening` opens them.
+    folder
+        Where the pictures go; made if needed, and a picture of the same name is replaced.
+    kind
+        A key of `viewer.render.KINDS`.
+    look
+        Which place, which angle, which contrast.
+    only
+        Entry ids of the manifest to draw; all if empty.
+
+    Raises
+    ------
+    ManifestError, UsageError, OpeningError, MissingPackageError, DiskFullError, WorkspaceError
+        If the manifest cannot be read, an entry is not in it, a single image cannot be opened, Pillow is not
+        installed, or the folder cannot be written.
+    """
+    facts: dict[str, Any] = {"command": "render", "kind": kind}
+    named: list[tuple[str, Path | list[Path]]]
+    if source.suffix == ".json":
+        entries = _chosen(source, read_manifest(source).entries, only)
+        named = [(entry.entry_id, [source.parent / one.path for one in entry.instances]) for entry in entries]
+        facts["manifest_sha256"] = file_digest(source)
+    else:
+        named = [(source.name.split(".")[0] or "image", source)]
+    make_folder(folder)
+    written: list[str] = []
+    faulty = 0
+    with _progress("drawing") as advance:
+        for done, (name, paths) in enumerate(named, 1):
+            try:
+                for number, image in enumerate(open_images(paths), 1):
+                    more = f"_{number}" if number > 1 else ""
+                    written.append(f"{name}{more}.gif" if kind == "gif" else f"{name}_{kind}{more}.png")
+                    render_image(image, folder / written[-1], kind, look, title=name)
+            except OpeningError as fault:
+                if len(named) == 1:
+                    raise
+                faulty += 1
+                out.write(f"{name}\n  {fault}\n")
+            advance(done, len(named))
+    out.write(f"{counted(len(written), 'picture')} drawn in {folder}; {faulty} of {len(named)} could not be opened.\n")
+    facts |= {"entries": len(named), "entries_with_findings": faulty, "pictures": written}
+    return Outcome(exit_code=EXIT_FAULTS if faulty else EXIT_WELL, facts=facts)
 
 
 def write_facts(outcome: Outcome, *, out: TextIO) -> None:

@@ -316,6 +316,11 @@ class Display:
         self.place = self._inside(cut.to_mm(row, column))
         self._visit()
 
+    def look_at_place(self, place: Sequence[float]) -> None:
+        """Put the crosshair at RAS+ millimetres, or as near as the image comes to them."""
+        self.place = self._inside(np.asarray(place, np.float64))
+        self._visit()
+
     def _inside(self, place: NDArray[np.float64]) -> NDArray[np.float64]:
         most = np.array(self.image.shape, float) - 1
         return self.image.to_mm(np.clip(self.image.to_index(place), 0, most))

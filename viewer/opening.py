@@ -202,14 +202,35 @@ def _read(path: Path, nibabel: Any, label: str) -> Image:
         slope, intercept = header.get_slope_inter()
         scale = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
         return replace(_image_of(values, header, header.get_best_affine(), scale, path.name), label=label)
-    opened = nibabel.load(path)
+    return image_of_nibabel(nibabel.load(path), label=label, name=path.name)
+
+
+def image_of_nibabel(opened: Any, *, label: str = "", name: str = "") -> Image:
+    """Make an image of one of nibabel's.
+
+    Parameters
+    ----------
+    opened
+        Any of its spatial images; its values are copied.
+    label
+        What stands over the image.
+    name
+        How a fault names it.
+
+    Raises
+    ------
+    OpeningError
+        If its values are no image.
+    """
     proxy = opened.dataobj
     # PAR/REC scales each slice for itself, and says so in another place.
     is_plain = all(hasattr(proxy, name) for name in ("slope", "inter", "get_unscaled"))
     # The reader holds its file open as long as anybody holds its array.
     values = np.array(proxy.get_unscaled() if is_plain else np.asanyarray(proxy), order="K")
     scale = (float(proxy.slope), float(proxy.inter)) if is_plain else (1.0, 0.0)
-    return replace(_image_of(values, opened.header, opened.affine, scale, path.name), label=label)
+    affine = np.eye(4) if opened.affine is None else opened.affine
+    image = replace(_image_of(values, opened.header, affine, scale, name or "The image"), label=label)
+    return image if opened.affine is not None else replace(image, is_placed=False)
 
 
 def _unpacked(path: Path, nibabel: Any) -> tuple[Any, NDArray[Any]]:

@@ -19,12 +19,12 @@ from tasks.review.manifest import Manifest, read_manifest
 from tasks.review.ratings import RATINGS, Event, open_store, read_events, store_path
 from tasks.review.reading import read_protocol
 from viewer.commands import EXIT_FAULTS, EXIT_WELL, Outcome
-from viewer.display import Habits, Shown
+from viewer.display import Habits
 from viewer.doctor import diagnose
 from viewer.keys import COMMANDS, key_table, markdown, reading_commands
+from viewer.looking import images_of, shown_of
 from viewer.opening import open_images
 from viewer.session import Only, Session
-from viewer.windowing import measure
 
 EXIT_LEFT = 3
 """The sitting ended, and cases are left."""
@@ -184,10 +184,7 @@ def look(paths: Sequence[Path], *, overlay: Path | None, around: Surroundings, o
     OpeningError, MissingPackageError
         If one cannot be shown, or Qt is not installed.
     """
-    shown = []
-    for path in paths:
-        images = open_images(path, label=path.name)
-        shown += [Shown(image=image, statistics=measure(image), label=image.label) for image in images]
+    shown = shown_of(images_of(paths))
     over = open_images(overlay)[0] if overlay is not None else None
     from viewer.qt.application import run, show_images  # noqa: PLC0415 - Qt, which other commands do without
 

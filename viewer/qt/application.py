@@ -55,6 +55,13 @@ def application(*, is_dark: bool = True) -> Any:
     return made
 
 
+def keep(window: Any) -> None:
+    """Let a window live although nobody holds it, until it is closed."""
+    _KEPT.append(window)
+    window.setAttribute(QtCore.Qt.WidgetAttribute.WA_DeleteOnClose)
+    window.destroyed.connect(lambda *_: _KEPT.remove(window) if window in _KEPT else None)
+
+
 def run(window: Any) -> None:
     """Show a window until it is closed.
 

@@ -50,9 +50,10 @@ def press(window: Any, *keys: str) -> None:
         for one in held:
             modifiers |= {"Shift": flags.ShiftModifier, "Ctrl": flags.ControlModifier, "Alt": flags.AltModifier}[one]
         text = name if len(name) == 1 and "Ctrl" not in held else ""
-        code = QtGui.QKeySequence(name)[0]
+        found = QtGui.QKeySequence(name)[0]
+        code = found.key() if hasattr(found, "key") else int(found)  # Qt 6 keeps key and modifiers apart
         for kind in (QtCore.QEvent.Type.KeyPress, QtCore.QEvent.Type.KeyRelease):
-            event = QtGui.QKeyEvent(kind, int(code), modifiers, text if "Shift" in held else text.lower())
+            event = QtGui.QKeyEvent(kind, code, modifiers, text if "Shift" in held else text.lower())
             QtWidgets.QApplication.sendEvent(QtWidgets.QApplication.focusWidget() or window, event)
 
 
