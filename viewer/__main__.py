@@ -51,9 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False, parents=[every])
     shared.add_argument("manifest", metavar="MANIFEST", type=Path, help="the manifest file, review/manifest.json")
 
+    windowed = argparse.ArgumentParser(add_help=False)
+    windowed.add_argument("--light", action="store_true", help="a light window, for a light room")
+
     review = kinds.add_parser(
         "review",
-        parents=[shared],
+        parents=[shared, windowed],
         help="read the cases one after the other in a window",
         description="Open the cases in a window; one key gives the verdict and goes on. Every act is on disk before "
         "the window says so, in ratings/NAME.db beside the manifest; the next start goes on where this one stopped. "
@@ -63,9 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     review.add_argument("--only", choices=["unrated", "flagged", "disagreed", "stale"], help="read these cases only")
     review.add_argument("--case", metavar="ENTRY", help="begin with this entry of the manifest")
     review.add_argument("--screenshots", metavar="DIR", type=Path, help="the folder for pictures of the window (key P)")
+    review.add_argument(
+        "--overlays", metavar="DIR", type=Path, help="the folder with masks to lay over the cases: ENTRY.nii.gz or .mgz"
+    )
     view = kinds.add_parser(
         "view",
-        parents=[every],
+        parents=[every, windowed],
         help="open DICOM folders or images in a window",
         description="Open folders of DICOM files, NIfTI, Analyze, MGH, MINC, PAR/REC or .npy files in a window. Nothing"
         " is read or kept.",
@@ -207,6 +213,7 @@ def _run(given: argparse.Namespace) -> commands.Outcome:
         monotonic=time.monotonic,
         host=socket.gethostname(),
         habits=Path(settings) / "scanward" / "viewer.json",
+        is_dark=not given.light,
     )
     if given.command == "view":
         return reading_room.look(given.paths, overlay=given.overlay, around=around, out=sys.stdout)
@@ -216,6 +223,7 @@ def _run(given: argparse.Namespace) -> commands.Outcome:
         only=given.only,
         case=given.case,
         screenshots=given.screenshots,
+        overlays=given.overlays,
         around=around,
         out=sys.stdout,
     )

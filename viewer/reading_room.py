@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 import tasks
-from tasks.errors import ManifestError, ScanwardError
+from tasks.errors import ManifestError, ScanwardError, UsageError
 from tasks.files import file_digest, make_folder, write_json
 from tasks.review.advice import read_advice
 from tasks.review.assemble import describe_flag, show_metric
@@ -45,12 +45,15 @@ class Surroundings:
         The machine's name.
     habits
         The file in which a reader's habits are kept, or None.
+    is_dark
+        Whether windows are dark, as the rooms are in which images are read.
     """
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     host: str = ""
     habits: Path | None = None
+    is_dark: bool = True
 
 
 def review(
@@ -60,6 +63,7 @@ def review(
     only: str | None,
     case: str | None,
     screenshots: Path | None,
+    overlays: Path | None,
     around: Surroundings,
     out: TextIO,
 ) -> Outcome:
@@ -77,6 +81,8 @@ def review(
         The entry id to begin with; None to go on where the reader stopped.
     screenshots
         The folder for pictures of the window, or None.
+    overlays
+        The folder with a mask or segmentation for each case, named by its entry id, or None.
 
     Raises
     ------
@@ -91,6 +97,8 @@ def review(
     from viewer.qt.application import application, run  # noqa: PLC0415 - Qt, which other commands do without
     from viewer.qt.reading import ReadingWindow  # noqa: PLC0415
 
+    if overlays is not None and not overlays.is_dir():
+        raise UsageError(problem=f"There is no folder {overlays}.", remedy="Give the folder with the masks.")
     if screenshots is not None:
         make_folder(screenshots)
     quality, flagged = quality_lines(manifest, review_folder)
@@ -119,9 +127,16 @@ def review(
         started = around.monotonic()
         session.resume(case)
         with Loader(CACHE_BYTES) as loader:
-            application()
+            application(is_dark=around.is_dark)
             window = ReadingWindow(
-                session, manifest, review_folder, loader, habits=habits, quality=quality, screenshots=screenshots
+                session,
+                manifest,
+                review_folder,
+                loader,
+                habits=habits,
+                quality=quality,
+                screenshots=screenshots,
+                overlays=overlays,
             )
             run(window)
         write_habits(around.habits, habits)
@@ -186,8 +201,9 @@ def look(paths: Sequence[Path], *, overlay: Path | None, around: Surroundings, o
     """
     shown = shown_of(images_of(paths))
     over = open_images(overlay)[0] if overlay is not None else None
-    from viewer.qt.application import run, show_images  # noqa: PLC0415 - Qt, which other commands do without
+    from viewer.qt.application import application, run, show_images  # noqa: PLC0415 - Qt, which others do without
 
+    application(is_dark=around.is_dark)
     habits = read_habits(around.habits)
     run(show_images(shown, title=paths[0].name, overlay=over, habits=habits))
     write_habits(around.habits, habits)

@@ -128,6 +128,7 @@ class Session:
         self.protocol = protocol
         self.reader = reader
         self.fault: ScanwardError | None = None
+        self._scale = frozenset(grade.name for grade in protocol.scale)
         self._store = store
         self._monotonic = monotonic
         self._entries = {entry.entry_id: entry for entry in manifest.entries}
@@ -154,6 +155,7 @@ class Session:
         self._looked_s: defaultdict[tuple[str, int], float] = defaultdict(float)
         self._told_s: defaultdict[tuple[str, int], float] = defaultdict(float)
         self._touched = monotonic()
+        self._looked_before_s = 0.0
 
     def _is_wanted(self, one: Presentation, only: Only | None) -> bool:
         if only == "unrated":
@@ -187,7 +189,9 @@ class Session:
         """Say how far a showing is: "unrated", "skipped", "stale" or "rated"."""
         found = self.standing_of(one)
         if found.verdict:
-            return "rated" if found.digest == self._entries[one.case].digest else "stale"
+            # A verdict that the study has given up says as little of the image as one on another image.
+            holds = found.digest == self._entries[one.case].digest and found.verdict in self._scale
+            return "rated" if holds else "stale"
         return "skipped" if found.is_skipped else "unrated"
 
     def title(self, one: Presentation) -> str:
@@ -253,6 +257,7 @@ class Session:
         """Show the case at a place of the queue; places beyond its ends are its ends."""
         self.activity()
         self.position = min(max(position, 0), len(self.queue) - 1)
+        self._looked_before_s = self._looked_s[_key(self.current)]
         self._open()
 
     def next(self) -> None:
@@ -310,6 +315,11 @@ class Session:
         self._standing.update(standing(self._of_case[key]))
         return event
 
+    def begin_look(self) -> None:
+        """Count the time on the case from now on: what passed until it came on screen was no look at it."""
+        self._touched = self._monotonic()
+        self._looked_s[_key(self.current)] = max(self._looked_before_s, self._told_s[_key(self.current)])
+
     def activity(self) -> None:
         """Count the time since the last key or movement, but no longer than until the reader counts as away."""
         now = self._monotonic()
@@ -336,7 +346,7 @@ class Session:
         ValueError
             If the scale has no such step.
         """
-        if verdict not in {grade.name for grade in self.protocol.scale}:
+        if verdict not in self._scale:
             raise ValueError(f"the scale has no step {verdict}")
         self.activity()
         left = self.protocol.minimum_look_s - self._looked_s[_key(self.current)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -219,6 +220,44 @@ def test_a_verdict_too_soon_is_not_taken(tmp_path: Path) -> None:
         assert session.standing_of(session.queue[0]).dwell_s == 10.0
         session.undo()
         assert isinstance(session.rate("query"), Event), "it has been looked at before"
+
+
+def test_what_passes_before_a_case_is_on_screen_is_no_look(tmp_path: Path) -> None:
+    clock = Clock()
+    protocol = ReadingProtocol(minimum_look_s=10.0, idle_after_s=300.0)
+    with store_at(tmp_path / "ann.db", protocol, clock) as store:
+        session = Session(manifest(2), store, protocol, reader="ann", monotonic=clock)
+        session.resume()
+        clock.seconds = 50.0
+        session.activity()
+        session.begin_look()
+        clock.seconds = 54.0
+        assert session.rate("accept") == TooSoon(seconds_left=6.0)
+        session.next()
+        clock.seconds = 90.0
+        session.previous()
+        clock.seconds = 100.0
+        session.begin_look()
+        clock.seconds = 107.0
+        assert isinstance(session.rate("accept"), Event), "four seconds before and seven now"
+        assert session.standing_of(session.queue[0]).dwell_s == 11.0
+
+
+def test_a_verdict_that_left_the_scale_comes_back(tmp_path: Path) -> None:
+    with store_at(tmp_path / "ann.db") as store:
+        session = Session(manifest(2), store, PLAIN, reader="ann")
+        session.resume()
+        session.rate("query")
+        session.rate("accept")
+    kept = tuple(grade for grade in PLAIN.scale if grade.name != "query")
+    stricter = dataclasses.replace(PLAIN, scale=kept)
+    with store_at(tmp_path / "ann.db", stricter) as store:
+        session = Session(manifest(2), store, stricter, reader="ann")
+        assert [session.state(one) for one in session.queue] == ["stale", "rated"]
+        session.resume()
+        assert session.position == 0
+        with pytest.raises(ValueError, match="no step query"):
+            session.rate("query")
 
 
 def test_time_is_counted_where_it_was_spent_and_not_while_nobody_was_there(tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ def application(*, is_dark: bool = True) -> Any:
     running = QtWidgets.QApplication.instance()
     if running is not None:
         return running
+    # Qt 6 does so by itself: sizes in points of the desk, pixels as fine as the screen has them.
+    for name in ("AA_EnableHighDpiScaling", "AA_UseHighDpiPixmaps"):
+        flag = getattr(QtCore.Qt, name, None)
+        if flag is not None:
+            QtCore.QCoreApplication.setAttribute(flag)
     made = QtWidgets.QApplication(["scanward-view"])
     _KEPT.append(made)
     made.setApplicationDisplayName("scanward")

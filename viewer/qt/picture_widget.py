@@ -180,7 +180,8 @@ class PictureWidget(QtWidgets.QWidget):  # type: ignore[misc]
         within = self.rect().adjusted(6, 4, -6, -4)
         _write(painter, within, middle.AlignLeft | middle.AlignTop, picture.caption, _CAPTION)
         if picture.note:
-            _write(painter, within, middle.AlignLeft | middle.AlignBottom, picture.note, _WARNING)
+            below = within.adjusted(0, painter.fontMetrics().lineSpacing(), 0, 0)
+            _write(painter, below, middle.AlignLeft | middle.AlignTop, picture.note, _WARNING)
         font.setBold(True)
         painter.setFont(font)
         for letters, place in (

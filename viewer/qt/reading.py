@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ PREFETCHED = 3
 
 _WATCH_MS = 500
 _PREFIXES = ("rate:", "tick:")
+_OVERLAYS = (".nii.gz", ".nii", ".mgz", ".mgh", ".npy")
+_NOTHING_OVER = Fault(key="", kind="", text="")
 _KINDS = QtCore.QEvent.Type
 _DOING = frozenset({_KINDS.MouseMove, _KINDS.MouseButtonPress, _KINDS.Wheel, _KINDS.KeyPress})
 
@@ -45,6 +48,8 @@ class ReadingWindow(MainWindow):
         For each entry what was measured and what stands out, in lines.
     screenshots
         The folder for pictures of the window, or None.
+    overlays
+        The folder with a mask or segmentation for each case, named by its entry id, or None.
 
     Attributes
     ----------
@@ -62,6 +67,7 @@ class ReadingWindow(MainWindow):
         habits: Habits | None = None,
         quality: Mapping[str, Sequence[str]] | None = None,
         screenshots: Path | None = None,
+        overlays: Path | None = None,
     ) -> None:
         super().__init__(
             Display(habits), title="scanward", commands=key_table(session.protocol), screenshots=screenshots
@@ -73,6 +79,7 @@ class ReadingWindow(MainWindow):
         self._folder = folder
         self._loader = loader
         self._quality = quality or {}
+        self._overlays = overlays
         self._shown_case = ""
         self._held: list[str] = []
         self._asked_at: float | None = time.perf_counter()
@@ -122,6 +129,17 @@ class ReadingWindow(MainWindow):
         paths = tuple(self._folder / record.path for record in entry.instances)
         return Request(key=entry.entry_id, paths=paths)
 
+    def _requests(self, case: str) -> list[Request]:
+        """Ask for a case, and for what is laid over it."""
+        overlay = self._overlay_of(case)
+        own = self._request(self._entries[case])
+        return [own] if overlay is None else [own, Request(key=_over(case), paths=(overlay,))]
+
+    def _overlay_of(self, case: str) -> Path | None:
+        if self._overlays is None:
+            return None
+        return next((path for ending in _OVERLAYS if (path := self._overlays / f"{case}{ending}").exists()), None)
+
     def _case_changed(self) -> None:
         """Ask for the case and those after it, and show it if it is there."""
         self._wants_quality = False
@@ -129,7 +147,7 @@ class ReadingWindow(MainWindow):
         if self.display.habits.layout == "times":
             wanted += [one for one in self._together.get(wanted[0], []) if one not in wanted]
         wanted += [one for one in self.session.upcoming(PREFETCHED) if one not in wanted]
-        self._loader.want([self._request(self._entries[one]) for one in wanted])
+        self._loader.want([request for one in wanted for request in self._requests(one)])
         self._shown_case = ""
         self._poll()
         if not self._shown_case:
@@ -147,14 +165,19 @@ class ReadingWindow(MainWindow):
             self._take_times()
             return
         found = self._loader.get(case)
-        if found is None:
+        over = self._loader.get(_over(case)) if self._overlay_of(case) is not None else _NOTHING_OVER
+        if found is None or over is None:
             return
-        self._hold([case])
+        self._hold([case, _over(case)])
         self._shown_case = case
+        self.session.begin_look()
         if isinstance(found, Fault):
             self.show_nothing(found.text, title=self._title())
         else:
-            self.show_images(self._shown(found), title=self._title(), group=self.session.entry.group)
+            overlay = over.images[0] if isinstance(over, Loaded) else None
+            self.show_images(self._shown(found), title=self._title(), group=self.session.entry.group, overlay=overlay)
+            if over is not _NOTHING_OVER and isinstance(over, Fault):
+                self.statusBar().showMessage(f"Nothing is laid over it: {over.text}")
             self._show_marks()
             self._take_times()
         self._refresh_panel()
@@ -184,12 +207,12 @@ class ReadingWindow(MainWindow):
         found = [self._loader.get(one) for one in together]
         if any(one is None for one in found):
             return
-        self._hold([self._shown_case, *together])
+        self._hold([self._shown_case, _over(self._shown_case), *together])
         times = []
         for number, (one, loaded) in enumerate(zip(together, found, strict=True), 1):
             label = f"time {number}" if self.session.protocol.is_blinded else self._entries[one].visit
             if one == self._shown_case:
-                times.append(self.display.shown[0])
+                times.append(replace(self.display.shown[0], label=label))
             elif isinstance(loaded, Loaded):
                 times += self._shown(loaded, label)[:1]
         self.display.set_times(times)
@@ -330,3 +353,8 @@ class ReadingWindow(MainWindow):
         self.session.close()
         self._loader.close()
         super().closeEvent(event)
+
+
+def _over(case: str) -> str:
+    """Name what is laid over a case; no entry id holds a space."""
+    return f"{case} overlay"

@@ -80,8 +80,8 @@ def sit(folder: Path, cases: int) -> None:
             while window.display.is_empty:
                 running.processEvents()
                 time.sleep(0.001)
-            for command in ("slice-up", "rotate-right", "preset-next", "layout-lightbox", "layout-ortho"):
-                window.run(command)
+            for command in ("slice-up", "rotate-right", "window-next", "layout-lightbox", "layout-ortho"):
+                assert window.run(command), command
                 running.processEvents()
             if session.position % 20 == 19:
                 measure()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from tests.review import phantom
 from viewer.display import LAYOUTS, Display, Habits, Shown
 from viewer.image import from_memory
 from viewer.keys import COMMANDS, key_table
+from viewer.opening import open_images
 from viewer.prefetch import Loader
 from viewer.session import Session
 from viewer.windowing import measure
@@ -253,6 +255,38 @@ def test_a_study_is_read_by_keyboard_alone(qt: Any, reading: ReadingWindow, tmp_
     verdicts = [one.verdict for one in standing(reading.session._store.events()).values()]
     assert verdicts == ["accept", "query", "reject"] * (CASES // 3)
     assert verify_store(tmp_path / "ann.db").is_sound
+
+
+def test_masks_of_the_cases_are_laid_over_them(qt: Any, study: tuple[Manifest, Path], tmp_path: Path) -> None:
+    from viewer.qt.reading import ReadingWindow
+
+    manifest, folder = study
+    first, second, third = (entry for entry in manifest.entries[:3])
+    (image,) = open_images([folder / one.path for one in first.instances])
+    mask = (np.arange(image.voxels[..., 0].size).reshape(image.shape) % 3 == 0).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(mask, image.affine), tmp_path / f"{first.entry_id}.nii.gz")
+    (tmp_path / f"{second.entry_id}.nii").write_bytes(b"no image")
+    with _store(tmp_path / "ann.db") as store, Loader(1 << 28) as loader:
+        session = Session(manifest, store, ReadingProtocol(), reader="ann")
+        session.resume(first.entry_id)
+        made = ReadingWindow(session, manifest, folder, loader, overlays=tmp_path)
+        made.show()
+        _ready(qt, made)
+        assert made.display.overlay is not None
+        assert np.array_equal(made.display.overlay.voxels[..., 0], mask)
+        covered = made.display.picture("axial").pixels
+        made.run("overlay")
+        assert not np.array_equal(covered, made.display.picture("axial").pixels)
+        made.run("case-next")
+        _ready(qt, made)
+        assert made.display.overlay is None
+        assert "Nothing is laid over it" in made.statusBar().currentMessage()
+        assert not made.display.is_empty, "the case is shown all the same"
+        made.session.go(made.session.queue.index(next(one for one in made.session.queue if one.case == third.entry_id)))
+        made._case_changed()
+        _ready(qt, made)
+        assert made.display.overlay is None
+        made.close()
 
 
 def test_notes_are_no_verdicts(qt: Any, reading: ReadingWindow) -> None:
