@@ -1,0 +1,1 @@
+"""Ask remote machines how they are, and tell it each morning."""
