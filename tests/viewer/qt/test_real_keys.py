@@ -83,15 +83,22 @@ class Reader:
         words = [sys.executable, "-m", "viewer", "review", self.manifest, "--reviewer", self.name, "--json"]
         with subprocess.Popen(words, env=self.env, stdout=subprocess.PIPE, text=True, cwd=self.home) as viewer:
             try:
-                found = subprocess.run(
-                    [self.xdotool, "search", "--sync", "--onlyvisible", "--name", "scanward"],
-                    env=self.env, check=True, capture_output=True, text=True, timeout=WAIT_S,
-                )  # fmt: skip
-                window = found.stdout.split()[-1]
+                window = self._find_window()
                 subprocess.run([self.xdotool, "windowfocus", "--sync", window], env=self.env, check=False)
                 yield viewer
             finally:
                 viewer.kill()
+
+    def _find_window(self) -> str:
+        """Wait for the window; a search that meets one that is just going away fails, and is begun again."""
+        words = [self.xdotool, "search", "--onlyvisible", "--name", "scanward"]
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            found = subprocess.run(words, env=self.env, check=False, capture_output=True, text=True, timeout=WAIT_S)
+            if found.returncode == 0 and found.stdout.split():
+                return found.stdout.split()[-1]
+            assert time.monotonic() < deadline, found.stderr
+            time.sleep(0.1)
 
     def read(self, viewer: subprocess.Popen[str], until: int) -> None:
         """Look at cases and give verdicts until so many are kept."""
