@@ -165,6 +165,15 @@ class OpeningError(ScanwardError):
     exit_code = 16
 
 
+class MailError(ScanwardError):
+    """A report did not reach its readers."""
+
+    sentence = "The mail {what} {problem}."
+    hint = "It stays in the spool and is sent with the next run; look at [mail] in the study file and at the relay."
+    exit_code = 17
+    retry = True
+
+
 def error_table() -> list[tuple[int, str, str, str]]:
     """List every fault with what a person needs to know of it.
 
