@@ -349,7 +349,7 @@ list_files() { # FOLDER/ DEPTH
 choose_find() {
   find_style=
   if find / -maxdepth 0 -printf ''; then
-    find_style=printf
+    find_style='printf'
   elif [ "$kernel" = Darwin ]; then
     find_style=bsd
   elif [ "$(find / -maxdepth 0 -exec stat -c ok {} +)" = ok ]; then
