@@ -48,29 +48,13 @@ TextState = Literal["ok", "absent", "unreadable", "late", "tool-missing", "unkno
 _TEXT_LIMIT = 120
 _LINE_LIMIT = 200
 _MANY = 256
+_LONGEST = 2000
 
-_NETWORK_TYPES = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "afs",
-        "afpfs",
-        "webdav",
-        "davfs",
-        "9p",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "beegfs",
-        "gpfs",
-        "ocfs2",
-        "gfs2",
-        "ncpfs",
-        "coda",
-    ]
+_NETWORK_TYPES = re.compile(
+    "nfs4?|cifs|smb3|smbfs|afs|afpfs|webdav|davfs|9p|ceph|glusterfs|lustre|beegfs|gpfs|ocfs2|gfs2|ncpfs|coda"
+    # All of FUSE runs in a program that may wait for a network; nearly all that is mounted on servers does.
+    r"|fuse|fuse\..*|macfuse|osxfuse",
+    re.DOTALL,
 )
 
 
@@ -464,8 +448,8 @@ def harmless(text: str, limit: int) -> str:
 def is_finished(answer: bytes, nonce: str) -> bool:
     """Tell whether all has arrived that will arrive.
 
-    Whoever reads the connection stops here and does not wait for its end: a child of the probe that hangs in a dead mount
-    keeps it open, maybe for days.
+    Whoever reads the connection stops here and does not wait for its end: a child of the probe that hangs in a dead
+    mount keeps it open, maybe for days.
     """
     tail = answer.rfind(f"{nonce} done ".encode())
     return tail >= 0 and b"\n" in answer[tail:]
@@ -589,7 +573,7 @@ def _parts(text: str, nonce: str) -> tuple[dict[str, tuple[str, ...]], set[str]]
             parts.setdefault(section, tuple(lines))
             section = ""
         elif section and line.strip() and not line.startswith(nonce):
-            lines.append(line)
+            lines.append(line[:_LONGEST])
     if section:
         torn.add(section)
         # The last line of what broke off can be half a number.
@@ -603,7 +587,7 @@ _GRAMMAR = {
     "load": r"(loadavg|cores) ",
     "memory": r"\w[\w()]*:|oom_kill \d|memsize |swapusage |Mach Virtual|Pages |\"?[\w -]+\"?:",
     "fstab": r"wish (ro|rw) ",
-    "mounts": r"(mount|value|stuck|failed) |more$|Filesystem |.* -?\d+ +-?\d+ +-?\d+ +(\d+%|-) ",
+    "mounts": r"(mount|value|stuck|failed) |more$|Filesystem ",
     "jobs": r"(inbox|certificate|extra) \S+ ",
     "time_sync": r"(chrony|timedatectl|ntpq|timesyncd|w32tm) ",
     "raid": r"(mdstat|zpool|disk) |mdstat$",
@@ -623,7 +607,7 @@ def _complaints(section: str, lines: Iterable[str]) -> Iterator[Problem]:
             is_late = is_late or not complaint[1]
         elif section == "mounts" and line == "more":
             yield _problem(section, "too-many-mounts")
-        elif not re.match(_GRAMMAR[section], line, re.ASCII):
+        elif not re.match(_GRAMMAR[section], line, re.ASCII) and not (section == "mounts" and _df_row(line)):
             strange += 1
     for tool in list(dict.fromkeys(tools))[:8]:
         yield _problem(section, "tool-missing", f"the machine has no {tool} that can be used for this")
@@ -644,7 +628,7 @@ def _value(lines: Iterable[str], word: str) -> str:
 
 def _whole(text: str) -> int | None:
     """Read a whole number of a sane length."""
-    return int(text) if re.fullmatch(r"-?\d{1,20}", text, re.ASCII) else None
+    return int(text) if re.fullmatch(r"\d{1,20}", text, re.ASCII) else None
 
 
 def _number(text: str) -> float | None:
@@ -670,11 +654,8 @@ def _system(lines: tuple[str, ...]) -> System | None:
         ("redhat", "linux", ""),
         ("debian", "linux", "Debian "),
     )
-    for word, kind, prefix in vendors:
-        if value := _value(lines, word).strip("\"' "):
-            name = harmless(prefix + value, 80)
-            break
-    else:
+    told = [(vendor, value) for vendor in vendors if (value := _value(lines, vendor[0]).strip("\"' "))]
+    if not told:
         kind_of_rest: dict[str, Literal["linux", "macos"]] = {"Linux": "linux", "Darwin": "macos"}
         return System(
             kind=kind_of_rest.get(words[0], "other"),
@@ -682,6 +663,8 @@ def _system(lines: tuple[str, ...]) -> System | None:
             kernel=" ".join(words[:-1]),
             architecture=words[-1],
         )
+    (word, kind, prefix), value = told[0]
+    name = harmless(prefix + value, 80)
     # CentOS 7 calls itself 7 in os-release; only the older file names the minor release.
     release = harmless(_value(lines, "redhat"), 80)
     if word == "pretty" and len(release) > len(name) and release.startswith("CentOS"):
@@ -768,15 +751,21 @@ def _unescaped(name: str) -> str:
     return re.sub(r"\\([0-3][0-7][0-7])", plain, name)
 
 
-def _is_network(kind: str) -> bool:
-    # All of FUSE runs in a program that may wait for a network; nearly all that is mounted on servers does.
-    return kind in _NETWORK_TYPES or kind.startswith("fuse.") or kind in {"fuse", "macfuse", "osxfuse"}
-
-
-_DF_ROW = re.compile(r"(.*?) +(-?\d{1,20}) +(-?\d{1,20}) +(-?\d{1,20}) +(?:\d{1,4}%|-) +(.*)", re.ASCII)
 _MAC_INODES = re.compile(r"(\d{1,20}) +(\d{1,20}) +(?:\d{1,4}%|-) +(/.*)", re.ASCII)
 _Sizes = tuple[int, int, int, int, int]
 """Bytes in all, free and available; inodes in all and free."""
+
+
+def _df_row(line: str) -> tuple[list[int], str] | None:
+    """Cut a row of `df` into its three figures and what stands behind the per cent; blanks may stand in both names."""
+    words = list(re.finditer(r"\S+", line))
+    for place in range(1, len(words) - 4):
+        figures = [words[place + step][0] for step in range(3)]
+        if all(re.fullmatch(r"-?\d{1,20}", figure, re.ASCII) for figure in figures) and re.fullmatch(
+            r"\d{1,4}%|-", words[place + 3][0], re.ASCII
+        ):
+            return [int(figure) for figure in figures], line[words[place + 4].start() :]
+    return None
 
 
 def _df_rows(lines: tuple[str, ...]) -> dict[str, _Sizes]:
@@ -787,8 +776,8 @@ def _df_rows(lines: tuple[str, ...]) -> dict[str, _Sizes]:
     for line in lines:
         if line.startswith("Filesystem "):
             head = line
-        elif head and (row := _DF_ROW.fullmatch(line)):
-            first, second, third, point = int(row[2]), int(row[3]), int(row[4]), row[5]
+        elif head and (row := _df_row(line)):
+            (first, second, third), point = row
             if "iused" in head and (rest := _MAC_INODES.fullmatch(point)):
                 used, free, point = int(rest[1]), int(rest[2]), rest[3]
                 inodes[point] = (used + free, free)
@@ -830,7 +819,7 @@ def _seen(lines: tuple[str, ...]) -> dict[str, _Seen]:
             entry.reason = "failed"
         figures = [_whole(word) for word in words[2:]]
         if words[0] == "value" and len(figures) == 6:
-            block, size, free, available, inodes, inodes_free = (max(0, figure or 0) for figure in figures)
+            block, size, free, available, inodes, inodes_free = (figure or 0 for figure in figures)
             entry.sizes = (block * size, block * free, block * available, inodes, inodes_free)
     for point, sizes in _df_rows(lines).items():
         if point in seen and seen[point].sizes is None:
@@ -858,7 +847,7 @@ def _mounts(
         devices.add(entry.device)
         point = entry.point if is_wanted else harmless(entry.point, _TEXT_LIMIT)
         kind = harmless(entry.type, 40)
-        network = _is_network(entry.type)
+        network = _NETWORK_TYPES.fullmatch(entry.type) is not None
         if entry.sizes is None:
             # Where the answer breaks off, silence says nothing about the mount.
             if is_whole:
@@ -920,6 +909,8 @@ def _service(name: str, lines: list[str]) -> Service:
             state, detail = "failed", facts.get("Result") or detail
         elif active in {"inactive", "deactivating"}:
             state = "inactive"
+    elif _value(lines, "initd") == "absent":
+        state = "not-found"
     elif (code := _whole(_value(lines, "initd"))) is not None:
         state, detail = _LSB_STATES.get(code, "unknown"), f"status {code}"
     elif listed := _value(lines, "launchd"):
@@ -964,9 +955,7 @@ def _ports(lines: tuple[str, ...] | None, numbers: tuple[int, ...]) -> tuple[Por
         loopback, number = False, None
         if found := re.fullmatch(r"hex ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4})", line):
             loopback, number = _LOOPBACK_HEX.fullmatch(found[1]) is not None, int(found[2], 16)
-        elif (found := re.match(r"netstat tcp\S* +\d+ +\d+ +(\S+)[.:](\d{1,5}) ", line, re.ASCII)) or (
-            found := re.fullmatch(r"listen (\S+) (\d{1,5})", line, re.ASCII)
-        ):
+        elif found := re.match(r"(?:netstat tcp\S* +\d+ +\d+|listen) +(\S+)[.: ](\d{1,5})(?: |$)", line, re.ASCII):
             loopback, number = found[1].startswith(("127.", "::1")), int(found[2])
         if number is not None:
             is_known = True
@@ -1022,14 +1011,12 @@ def _linux_array(block: list[str], *, is_nas: bool) -> Iterator[Array]:
     has_failed_member = "(F)" in block[0]
     state: Literal["ok", "rebuilding", "degraded", "failed"] = "ok"
     # A NAS mirrors its system over as many slots as it has bays, and most stay empty for ever.
-    is_bay_mirror = (
-        is_nas and level == "raid1" and (members or 0) >= 4 and (working or 0) >= 2 and not has_failed_member
-    )
+    has_empty_bays = is_nas and level == "raid1" and (members or 0) >= 4 and (working or 0) >= 2
     if head[2] != "active":
         state = "failed"
     elif running and running[1] in {"recovery", "reshape"}:
         state = "rebuilding"
-    elif has_failed_member or (members is not None and working is not None and working < members and not is_bay_mirror):
+    elif has_failed_member or ((working or 0) < (members or 0) and not has_empty_bays):
         state = "degraded"
     yield Array(
         name=harmless(head[1], 60),
@@ -1108,7 +1095,8 @@ def _certificate(path: str, number: str, jobs: dict[tuple[str, str], str]) -> Ce
 
 
 def _date(text: str) -> datetime | None:
-    """Read a moment as openssl, ssh-keygen or PowerShell writes it; by hand, since month names follow our own locale."""
+    """Read a moment as openssl, ssh-keygen or PowerShell writes it."""
+    # By hand, since the month names of strptime follow our own locale.
     try:
         if found := re.fullmatch(r"(\w{3}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4}) GMT", text, re.ASCII):
             month = _MONTHS.index(found[1]) + 1

@@ -467,6 +467,8 @@ ask_service() { # NUMBER NAME
   elif [ -x "/etc/init.d/$2" ]; then
     "/etc/init.d/$2" status >/dev/null
     printf 'initd %s\n' "$?"
+  elif [ -d /etc/init.d ] && [ ! -e "/etc/init/$2.conf" ]; then
+    echo 'initd absent'
   elif have service; then
     service "$2" status >/dev/null
     printf 'initd %s\n' "$?"
