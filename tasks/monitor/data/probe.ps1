@@ -104,8 +104,6 @@ Section 'system' {
     Say "uname Windows $($system.Version) $env:PROCESSOR_ARCHITECTURE"
     Say "windows $($system.Caption)"
     Say ('uptime {0:F0}' -f ((Seconds ([DateTime]::UtcNow)) - (Seconds $system.LastBootUpTime)))
-    # Windows gives a start no number. The moment is reckoned from a clock that is set again and again: to the minute.
-    Say ('boot-id {0:F0}' -f [Math]::Round((Seconds $system.LastBootUpTime) / 60))
     $keys = 'HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\RebootPending',
         'HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\WindowsUpdate\Auto Update\RebootRequired'
     if (@($keys | Where-Object { Test-Path $_ }).Count) { Say 'reboot-required yes' } else { Say 'reboot-required no' }
