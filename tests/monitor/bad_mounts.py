@@ -1,4 +1,4 @@
-"""Mounts that really misbehave: a network file system that has died, and an automount point that counts its visitors."""
+"""Mounts that really misbehave: a dead network file system, and an automount point that counts its visitors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _INIT_REPLY = struct.pack("<IIIIHHIIHHI28x", 7, 26, 65536, 0, 12, 9, 65536, 1, 1
 def dead_mount(folder: Path, *, is_deadly: bool) -> Iterator[Path]:
     """Mount a FUSE file system whose server never answers.
 
-    A process that asks it anything waits for ever. It can still be killed, unless `is_deadly`: then the server has taken
-    the question, and the kernel lets nobody go who waits for the reply, as with a hard NFS mount whose server is gone.
+    A process that asks it anything waits for ever. It can still be killed, unless `is_deadly`: then the server has
+    taken the question, and the kernel lets nobody go who waits for the reply, as with a hard NFS mount.
     """
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("only root, where the kernel has FUSE, may mount the dead file system of this test")

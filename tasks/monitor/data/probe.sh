@@ -90,17 +90,17 @@ settle() {
   return 1
 }
 
-# The SECONDS wanted, or what is left before the whole answer is due; then one second for each thing.
+# allowed SECONDS LEAST: the seconds wanted, or what is left before the whole answer is due, or the least.
 allowed() {
   rest=$((started + soft - $(now)))
-  [ "$rest" -gt 0 ] || rest=1
   [ "$rest" -lt "$1" ] || rest=$1
+  [ "$rest" -gt "$2" ] || rest=$2
   echo "$rest"
 }
 
 # bounded SECONDS COMMAND: one thing that may hang, by itself.
 bounded() {
-  alarm "$(allowed "$1")"
+  alarm "$(allowed "$1" 1)"
   shift
   "$@" &
   settle "$!" || echo late
@@ -264,7 +264,7 @@ mounts() {
     echo 'missing mounts'
   fi
   [ -z "$more" ] || echo more
-  alarm "$(allowed 5)"
+  alarm "$(allowed 5 1)"
   for pair in $asked; do
     if ! settle "${pair#*:}"; then
       echo "stuck ${pair%:*}"
@@ -373,10 +373,10 @@ ask_certificate() { # NUMBER FILE
     echo "certificate $1 absent"
   elif [ ! -r "$2" ]; then
     echo "certificate $1 unreadable"
-  elif until=$(openssl x509 -noout -enddate -in "$2") && [ "$until" ]; then
-    echo "certificate $1 until ${until#notAfter=}"
-  elif until=$(ssh-keygen -L -f "$2" | sed -n 's/^ *Valid: .* to //p') && [ "$until" ]; then
-    echo "certificate $1 until $until"
+  elif ends=$(openssl x509 -noout -enddate -in "$2") && [ "$ends" ]; then
+    echo "certificate $1 until ${ends#notAfter=}"
+  elif ends=$(ssh-keygen -L -f "$2" | sed -n 's/^ *Valid: .* to //p') && [ "$ends" ]; then
+    echo "certificate $1 until $ends"
   elif ! have openssl; then
     echo "certificate $1 missing"
   else
@@ -419,9 +419,7 @@ jobs_section() {
   for job in $jobs_asked; do
     child=${job##*:} label=${job%:*}
     limit=${label##*:} label=${label%%:*}
-    limit=$((began + limit - $(now)))
-    [ "$limit" -gt 0 ] || limit=0
-    alarm "$(allowed "$limit")"
+    alarm "$(allowed "$((began + limit - $(now)))" 0)"
     settle "$child" || echo "late ${label%=*} ${label#*=}"
     quiet
   done
