@@ -17,47 +17,50 @@ _INIT_REPLY = struct.pack("<IIIIHHIIHHI28x", 7, 26, 65536, 0, 12, 9, 65536, 1, 1
 
 
 @contextlib.contextmanager
-def dead_mount(folder: Path, *, is_deadly: bool) -> Iterator[Path]:
-    """Mount a FUSE file system whose server never answers.
+def dead_server(*, is_deadly: bool) -> Iterator[int]:
+    """Serve a FUSE file system that never answers; give the descriptor for `mount_dead`.
 
     A process that asks it anything waits for ever. It can still be killed, unless `is_deadly`: then the server has
     taken the question, and the kernel lets nobody go who waits for the reply, as with a hard NFS mount.
     """
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("only root, where the kernel has FUSE, may mount the dead file system of this test")
-    folder.mkdir()
     server = os.open("/dev/fuse", os.O_RDWR)
     stop, stopped = os.pipe()
-    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other"
-    done = subprocess.run(
-        ["mount", "-i", "-t", "fuse.sshfs", "-o", options, "stuck", str(folder)],
-        pass_fds=[server],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        os.close(server)
-        pytest.skip("this machine does not let root mount the dead file system of this test")
 
-    def swallow() -> None:
-        while stop not in select.select([server, stop], [], [])[0]:
-            os.read(server, 1 << 17)
+    def serve() -> None:
+        # Nothing can be read before the mount is there; the kernel then speaks first.
+        poll = select.poll()
+        poll.register(stop, select.POLLIN)
+        poll.register(server, select.POLLIN)
+        is_greeted = False
+        while not select.select([stop], [], [], 0.01)[0]:
+            ready = dict(poll.poll(50))
+            if ready.get(server, 0) & select.POLLIN:
+                question = os.read(server, 1 << 17)
+                if not is_greeted:
+                    (unique,) = struct.unpack_from("<Q", question, 8)
+                    os.write(server, struct.pack("<IiQ", 16 + len(_INIT_REPLY), 0, unique) + _INIT_REPLY)
+                    is_greeted = True
+                    if not is_deadly:
+                        return
 
-    first = os.read(server, 1 << 17)
-    (unique,) = struct.unpack_from("<Q", first, 8)
-    os.write(server, struct.pack("<IiQ", 16 + len(_INIT_REPLY), 0, unique) + _INIT_REPLY)
-    thread = threading.Thread(target=swallow) if is_deadly else None
-    if thread:
-        thread.start()
+    thread = threading.Thread(target=serve)
+    thread.start()
     try:
-        yield folder
+        yield server
     finally:
         os.write(stopped, b".")
-        if thread:
-            thread.join()
-        subprocess.run(["umount", "-l", "-i", str(folder)], check=True)
+        thread.join()
         for descriptor in (server, stop, stopped):
             os.close(descriptor)  # with its server gone, the kernel lets all go who wait
+
+
+def mount_dead(server: int, folder: Path) -> list[str]:
+    """Return lines for bash that mount the dead file system where only their own process and its children see it."""
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other"
+    # Whoever keeps the server's descriptor keeps the server alive, also from within a wait for it.
+    return [f"mount -i -t fuse.sshfs -o {options} stuck '{folder}'", f"exec {server}>&-"]
 
 
 @contextlib.contextmanager

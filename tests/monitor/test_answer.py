@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.monitor.answer import (
@@ -483,6 +483,7 @@ def framed(lines: list[str], sections: list[str]) -> bytes:
     return f"{text}{NONCE} done 1795471201\n".encode("utf-8", "surrogatepass")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_give_a_record(content: bytes) -> None:
     answer = read_answer(content, NONCE, QUESTIONS)
@@ -497,6 +498,7 @@ words = st.sampled_from(WORDS.split())
 lines = st.one_of(st.lists(words, max_size=9).map(" ".join), st.text(max_size=80), st.sampled_from(HOSTILE_LINES))
 
 
+@settings(deadline=None)
 @given(st.lists(lines, max_size=12), st.lists(st.sampled_from(SECTIONS), max_size=12))
 def test_any_lines_between_the_fences_give_a_record_that_is_fit_to_show(said: list[str], sections: list[str]) -> None:
     answer = read_answer(framed(said, sections), NONCE, QUESTIONS)
@@ -509,6 +511,7 @@ def test_any_lines_between_the_fences_give_a_record_that_is_fit_to_show(said: li
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+@settings(deadline=None)
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=20))
 def test_an_answer_with_flipped_bytes_gives_a_record(system: str, flips: list[tuple[float, int]]) -> None:
     content = bytearray(answer_of(system))
@@ -521,6 +524,7 @@ def test_an_answer_with_flipped_bytes_gives_a_record(system: str, flips: list[tu
 # ---- text and time
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 50))
 def test_harmless_text_is_one_short_line_without_anything_that_steers(text: str, limit: int) -> None:
     shown = harmless(text, limit)
@@ -535,6 +539,7 @@ def test_harmless_text_keeps_what_people_write() -> None:
     assert harmless("x" * 50, 10) == "x" * 9 + "…"
 
 
+@settings(deadline=None)
 @given(
     st.floats(-1e6, 1e6),
     st.floats(0, 60),

@@ -37,7 +37,7 @@ from tasks.monitor.probe import (
     windows_probe,
 )
 from tests.builders.disks import NOBODY, tiny_disk
-from tests.monitor.bad_mounts import automount_trap, dead_mount
+from tests.monitor.bad_mounts import automount_trap, dead_server, mount_dead
 
 NONCE = "0123456789abcdef0123456789abcdef"
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
@@ -53,7 +53,7 @@ class Told:
     answer: Answer
 
 
-def listen(command: Sequence[str], text: bytes, questions: Questions) -> Told:
+def listen(command: Sequence[str], text: bytes, questions: Questions, *, pass_fds: Sequence[int] = ()) -> Told:
     """Run the probe as the watch does: until the last fence, and not until the last of its children is gone."""
     with subprocess.Popen(
         command,
@@ -62,6 +62,7 @@ def listen(command: Sequence[str], text: bytes, questions: Questions) -> Told:
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=True,
+        pass_fds=pass_fds,
     ) as process:
         assert process.stdin
         assert process.stdout
@@ -96,8 +97,8 @@ def dash(program: Callable[[str], str]) -> list[str]:
     return [program("dash"), "-s"]
 
 
-def ask(shell: Sequence[str], questions: Questions) -> Told:
-    told = listen(shell, posix_probe(questions, NONCE), questions)
+def ask(shell: Sequence[str], questions: Questions, *, pass_fds: Sequence[int] = ()) -> Told:
+    told = listen(shell, posix_probe(questions, NONCE), questions, pass_fds=pass_fds)
     assert told.answer.is_complete, told.content.decode(errors="replace")
     assert told.stderr == b""
     assert {problem.code for problem in told.answer.problems} <= {"tool-missing", "late"}, told.content.decode()
@@ -108,7 +109,7 @@ def in_own_mounts(shell: Sequence[str], *preparations: str) -> list[str]:
     """Return a command that runs a shell after mounts were changed that only it can see."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("only root may change the mounts that this test changes")
-    return ["unshare", "-m", "sh", "-e", "-c", "\n".join([*preparations, 'exec "$@"']), "sh", *shell]
+    return ["unshare", "-m", "bash", "-e", "-c", "\n".join([*preparations, 'exec "$@"']), "bash", *shell]
 
 
 def tool(folder: Path, name: str, text: str) -> Path:
@@ -239,8 +240,10 @@ def test_a_dead_mount_takes_nothing_else_with_it(shell: list[str], tmp_path: Pat
             ExtraQuestion(command="echo fine; exit 1", seconds=5),
         ),
     )
-    with dead_mount(tmp_path / "dead", is_deadly=is_deadly):
-        answer = ask(shell, questions).answer
+    (tmp_path / "dead").mkdir()
+    with dead_server(is_deadly=is_deadly) as server:
+        command = in_own_mounts(shell, *mount_dead(server, tmp_path / "dead"))
+        answer = ask(command, questions, pass_fds=(server,)).answer
     assert [(silent.point, silent.reason, silent.is_network) for silent in answer.silent_mounts] == [
         (str(tmp_path / "dead"), "stuck", True)
     ]

@@ -43,7 +43,7 @@ process_table() {
     set +f
     for stat in /proc/[0-9]*/stat; do
       IFS= read -r line <"$stat" || continue
-      parent=${line##*) }
+      parent=${line##*") "}
       parent=${parent#* }
       printf '%s:%s\n' "${line%% *}" "${parent%% *}"
     done
@@ -279,8 +279,8 @@ mounts() {
 mac_mounts() {
   list=$(mount | sed 's/\\/\\134/g; s/	/\\011/g')
   while IFS= read -r line; do
-    options=${line##* (} options=${options%)}
-    point=${line% (*} source=${point%% on /*} point=/${point#* on /}
+    options=${line##*" ("} options=${options%")"}
+    point=${line%" ("*} source=${point%%" on /"*} point=/${point#*" on /"}
     type=${options%%,*}
     mode=rw
     case "$options," in *', read-only,'*) mode=ro ;; esac
@@ -340,9 +340,9 @@ ask_inbox() { # LABEL FOLDER DEPTH SECONDS
 list_files() { # FOLDER/ DEPTH
   case $find_style in
     printf) exec find "$1" -maxdepth "$2" -type f -printf '%T@\n' ;;
-    gnu) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y {} + ;;
-    bsd) exec find "$1" -maxdepth "$2" -type f -exec stat -f %m {} + ;;
-    slow) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y {} \; ;;
+    gnu) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y '{}' + ;;
+    bsd) exec find "$1" -maxdepth "$2" -type f -exec stat -f %m '{}' + ;;
+    slow) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y '{}' ';' ;;
   esac
 }
 
@@ -352,9 +352,9 @@ choose_find() {
     find_style='printf'
   elif [ "$kernel" = Darwin ]; then
     find_style=bsd
-  elif [ "$(find / -maxdepth 0 -exec stat -c ok {} +)" = ok ]; then
+  elif [ "$(find / -maxdepth 0 -exec stat -c ok '{}' +)" = ok ]; then
     find_style=gnu
-  elif [ "$(find / -maxdepth 0 -exec stat -c ok {} \;)" = ok ]; then
+  elif [ "$(find / -maxdepth 0 -exec stat -c ok '{}' ';')" = ok ]; then
     find_style=slow
   fi
 }
@@ -419,7 +419,8 @@ jobs_section() {
   for job in $jobs_asked; do
     child=${job##*:} label=${job%:*}
     limit=${label##*:} label=${label%%:*}
-    alarm "$(allowed "$((began + limit - $(now)))" 0)"
+    # One more, since this clock knows only whole seconds.
+    alarm "$(allowed "$((began + limit + 1 - $(now)))" 0)"
     settle "$child" || echo "late ${label%=*} ${label#*=}"
     quiet
   done
