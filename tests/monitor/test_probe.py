@@ -80,9 +80,10 @@ def listen(command: Sequence[str], text: bytes, questions: Questions, *, pass_fd
                 content += part
             assert process.wait(timeout=60) == 0
             stderr = os.read(process.stderr.fileno(), 1 << 16) if select.select([process.stderr], [], [], 0)[0] else b""
-        finally:
+        except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            raise
     return Told(content=content, stderr=stderr, answer=read_answer(content, NONCE, questions))
 
 
