@@ -594,11 +594,20 @@ END""",
     tool(
         tmp_path,
         "df",
-        """case $2 in /Volumes/research) sleep 4714 ;; esac
+        f"""case $2 in /Volumes/research) sleep {LONG} ;; esac
         echo 'Filesystem 1024-blocks Used Available Capacity iused ifree %iused  Mounted on'
         echo "/dev/disk9 1000 600 300 67% 10 90 10%   $2" """,
     )
     tool(tmp_path, "launchctl", """[ "$2" = org.receiver ] && echo '	"PID" = 512;'""")
+    kernel = tmp_path / "kernel"
+    kernel.mkdir()
+    tool(
+        tmp_path,
+        "ps",
+        f"for process in {kernel}/[0-9]*/status; do "
+        """sed -n 's/^Pid:\t//p; s/^PPid:\t//p' "$process" | """
+        '{ read -r pid; read -r parent; echo "$pid $parent"; }; done',
+    )
     command = in_own_mounts(
         ["dash", "-s"],
         "mount -t tmpfs none /usr/local/sbin",
@@ -606,6 +615,8 @@ END""",
         f"[ ! -e /usr/sbin/sysctl ] || mount --bind {tmp_path}/sysctl /usr/sbin/sysctl",
         f"mount --bind {tmp_path}/uname /usr/bin/uname",
         f"mount --bind {tmp_path}/df /usr/bin/df",
+        f"mount --bind {tmp_path}/ps /usr/bin/ps",
+        f"mount -t proc proc {kernel}",
         "mount -t tmpfs none /proc",
         f"mount -n --bind {tmp_path}/mount /usr/bin/mount",
     )
@@ -623,6 +634,7 @@ END""",
         ("/Volumes/Scan Disk (1)", False, 300 << 10),
     ]
     assert [(silent.point, silent.reason) for silent in answer.silent_mounts] == [("/Volumes/research", "stuck")]
+    assert f"sleep {LONG}" not in running()
     assert [service.state for service in answer.services] == ["active", "not-found"]
 
 
