@@ -1,1 +1,1 @@
-"""Ask remote machines how they are, and tell it each morning."""
+"""The night watch: what is asked of remote machines, what they answer, and what people are told about it."""

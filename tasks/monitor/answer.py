@@ -522,7 +522,8 @@ def read_answer(answer: bytes, nonce: str, questions: Questions) -> Answer:
     if uptime is None and started is not None and (boot := re.search(r"sec = (\d{1,12})", _value(system, "boottime"))):
         uptime = max(0.0, started - int(boot[1]))
     needs_reboot = {"yes": True, "no": False}.get(_value(system, "reboot-required"))
-    mounts, silent = _mounts(parts.get("mounts", ()), parts.get("fstab", ()), questions, is_whole="mounts" not in torn)
+    has_list = "mounts" in parts and "mounts" not in torn and "missing mounts" not in parts["mounts"]
+    mounts, silent = _mounts(parts.get("mounts", ()), parts.get("fstab", ()), questions, is_whole=has_list)
     kind = _system(system)
     jobs = _jobs(parts.get("jobs", ()))
     memory = parts.get("memory", ())
@@ -871,7 +872,7 @@ def _mounts(
                 inodes_free=inodes_free if inodes else None,
             )
         )
-    if is_whole and lines:
+    if is_whole:
         missing = (point for point in questions.mounts if point not in seen)
         silent.extend(SilentMount(point=point, type="", is_network=False, reason="absent") for point in missing)
     return tuple(sorted(mounts, key=lambda mount: mount.point)), tuple(sorted(silent, key=lambda mount: mount.point))

@@ -43,7 +43,7 @@ process_table() {
     set +f
     for stat in /proc/[0-9]*/stat; do
       IFS= read -r line <"$stat" || continue
-      parent=${line##*) }
+      parent=${line##*") "}
       parent=${parent#* }
       printf '%s:%s\n' "${line%% *}" "${parent%% *}"
     done
@@ -90,17 +90,17 @@ settle() {
   return 1
 }
 
-# The SECONDS wanted, or what is left before the whole answer is due; then one second for each thing.
+# allowed SECONDS LEAST: the seconds wanted, or what is left before the whole answer is due, or the least.
 allowed() {
   rest=$((started + soft - $(now)))
-  [ "$rest" -gt 0 ] || rest=1
   [ "$rest" -lt "$1" ] || rest=$1
+  [ "$rest" -gt "$2" ] || rest=$2
   echo "$rest"
 }
 
 # bounded SECONDS COMMAND: one thing that may hang, by itself.
 bounded() {
-  alarm "$(allowed "$1")"
+  alarm "$(allowed "$1" 1)"
   shift
   "$@" &
   settle "$!" || echo late
@@ -264,7 +264,7 @@ mounts() {
     echo 'missing mounts'
   fi
   [ -z "$more" ] || echo more
-  alarm "$(allowed 5)"
+  alarm "$(allowed 5 1)"
   for pair in $asked; do
     if ! settle "${pair#*:}"; then
       echo "stuck ${pair%:*}"
@@ -279,8 +279,8 @@ mounts() {
 mac_mounts() {
   list=$(mount | sed 's/\\/\\134/g; s/	/\\011/g')
   while IFS= read -r line; do
-    options=${line##* (} options=${options%)}
-    point=${line% (*} source=${point%% on /*} point=/${point#* on /}
+    options=${line##*" ("} options=${options%")"}
+    point=${line%" ("*} source=${point%%" on /"*} point=/${point#*" on /"}
     type=${options%%,*}
     mode=rw
     case "$options," in *', read-only,'*) mode=ro ;; esac
@@ -340,9 +340,9 @@ ask_inbox() { # LABEL FOLDER DEPTH SECONDS
 list_files() { # FOLDER/ DEPTH
   case $find_style in
     printf) exec find "$1" -maxdepth "$2" -type f -printf '%T@\n' ;;
-    gnu) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y {} + ;;
-    bsd) exec find "$1" -maxdepth "$2" -type f -exec stat -f %m {} + ;;
-    slow) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y {} \; ;;
+    gnu) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y '{}' + ;;
+    bsd) exec find "$1" -maxdepth "$2" -type f -exec stat -f %m '{}' + ;;
+    slow) exec find "$1" -maxdepth "$2" -type f -exec stat -c %Y '{}' ';' ;;
   esac
 }
 
@@ -352,9 +352,9 @@ choose_find() {
     find_style='printf'
   elif [ "$kernel" = Darwin ]; then
     find_style=bsd
-  elif [ "$(find / -maxdepth 0 -exec stat -c ok {} +)" = ok ]; then
+  elif [ "$(find / -maxdepth 0 -exec stat -c ok '{}' +)" = ok ]; then
     find_style=gnu
-  elif [ "$(find / -maxdepth 0 -exec stat -c ok {} \;)" = ok ]; then
+  elif [ "$(find / -maxdepth 0 -exec stat -c ok '{}' ';')" = ok ]; then
     find_style=slow
   fi
 }
@@ -373,10 +373,10 @@ ask_certificate() { # NUMBER FILE
     echo "certificate $1 absent"
   elif [ ! -r "$2" ]; then
     echo "certificate $1 unreadable"
-  elif until=$(openssl x509 -noout -enddate -in "$2") && [ "$until" ]; then
-    echo "certificate $1 until ${until#notAfter=}"
-  elif until=$(ssh-keygen -L -f "$2" | sed -n 's/^ *Valid: .* to //p') && [ "$until" ]; then
-    echo "certificate $1 until $until"
+  elif ends=$(openssl x509 -noout -enddate -in "$2") && [ "$ends" ]; then
+    echo "certificate $1 until ${ends#notAfter=}"
+  elif ends=$(ssh-keygen -L -f "$2" | sed -n 's/^ *Valid: .* to //p') && [ "$ends" ]; then
+    echo "certificate $1 until $ends"
   elif ! have openssl; then
     echo "certificate $1 missing"
   else
@@ -419,9 +419,8 @@ jobs_section() {
   for job in $jobs_asked; do
     child=${job##*:} label=${job%:*}
     limit=${label##*:} label=${label%%:*}
-    limit=$((began + limit - $(now)))
-    [ "$limit" -gt 0 ] || limit=0
-    alarm "$(allowed "$limit")"
+    # One more, since this clock knows only whole seconds.
+    alarm "$(allowed "$((began + limit + 1 - $(now)))" 0)"
     settle "$child" || echo "late ${label%=*} ${label#*=}"
     quiet
   done
