@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -368,6 +368,292 @@ class ChunkSettings(_Section):
     """Series that one task converts, measures and draws."""
 
 
+# -- the night watch ---------------------------------------------------------------------------------------------------
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
+_Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9:._-]{0,252}$")]
+_Port = Annotated[int, Field(ge=1, le=65_535)]
+_AeTitle = Annotated[str, Field(pattern=r"^[\x20-\x5b\x5d-\x7e]{1,16}$")]
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Zone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]{1,60}$")]
+_Variable = Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")]
+_Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class TargetSettings(_Section):
+    """`[[monitor.sites.machines.targets]]`: a PACS or scanner that a machine should reach."""
+
+    name: _Name
+    """What it is called in the mail."""
+
+    host: _Host
+    """As the machine knows it."""
+
+    port: _Port = 104
+    """Of its DICOM service."""
+
+    called: _AeTitle
+    """Its AE title."""
+
+    calling: _AeTitle = "SCANWARD"
+    """The AE title under which the machine calls it."""
+
+    with_find: bool = False
+    """Whether a query that matches nothing is sent too: some answer C-ECHO to anybody."""
+
+
+class InboxSettings(_Section):
+    """`[[monitor.sites.machines.inboxes]]`: a folder into which scans arrive; its files are counted, never named."""
+
+    name: _Name
+    """What it is called in the mail, in place of its path."""
+
+    folder: Annotated[str, Field(pattern=r"^/[^\x00-\x1f]*$")]
+    """On the machine."""
+
+    failed: Annotated[str, Field(pattern=r"^(/[^\x00-\x1f]*)?$")] = ""
+    """The folder of what could not be processed; empty for none."""
+
+    newest_hours: Annotated[float, Field(gt=0)] | None = None
+    """On a scan day the newest file may be so old."""
+
+    oldest_hours: Annotated[float, Field(gt=0)] | None = None
+    """No file may wait for longer."""
+
+    most_waiting: Annotated[int, Field(ge=0)] | None = None
+    """So many files may wait."""
+
+    most_failed: Annotated[int, Field(ge=0)] = 0
+    """So many files may lie in the folder of failures."""
+
+
+class ExtraSettings(_Section):
+    """`[[monitor.sites.machines.extras]]`: a check of the site's own, with Nagios' exit codes."""
+
+    name: _Name
+    """What it is called in the mail."""
+
+    command: Annotated[str, Field(min_length=1, max_length=2000)]
+    """A line for the machine's shell."""
+
+    shows_line: bool = False
+    """Whether the first line that it writes may stand in the mail: it must name no patient."""
+
+
+class DiskSettings(_Section):
+    """`[[monitor.sites.machines.disks]]`: a file system with limits of its own."""
+
+    mount: Annotated[str, Field(min_length=1, max_length=500)]
+    """Where it is mounted."""
+
+    warning: _Share = 0.85
+    """So full, from 0 to 1, it is told."""
+
+    critical: _Share = 0.95
+    """So full it is critical."""
+
+    least_free_gb: Annotated[float, Field(ge=0)] = 0.0
+    """Fewer gigabytes are critical, however large it is."""
+
+
+class MachineSettings(_Section):
+    """`[[monitor.sites.machines]]`: a machine that is asked over SSH."""
+
+    name: _Name
+    """What it is called in the mail; no two have the same."""
+
+    host: _Host
+    """Its address, or a name in ssh_config."""
+
+    port: _Port | None = None
+    """Of its SSH server; 22, or what ssh_config says."""
+
+    user: Annotated[str, Field(pattern=r"^[^\s\x00]{0,64}$")] = ""
+    """The account; what ssh_config says if empty."""
+
+    key_file: _NamedPath | None = None
+    """The private key; what ssh_config says, or the agent's keys, if left out."""
+
+    jump: Annotated[tuple[_Host, ...], Field(max_length=4)] = ()
+    """Machines to pass on the way, names in ssh_config or addresses; what ProxyJump there says if empty."""
+
+    system: Literal["posix", "windows"] = "posix"
+    """Whether it has a POSIX shell (Linux, NAS, macOS) or PowerShell."""
+
+    mounts: tuple[str, ...] = ()
+    """Mount points to look at; all that hold data if empty."""
+
+    services: tuple[str, ...] = ()
+    """Units of systemd, or services, that should run."""
+
+    processes: tuple[str, ...] = ()
+    """Texts of which at least one process should have each in its command line."""
+
+    ports: tuple[_Port, ...] = ()
+    """TCP ports on which something should listen."""
+
+    certificates: tuple[str, ...] = ()
+    """Certificate files whose end is watched."""
+
+    disks: tuple[DiskSettings, ...] = ()
+    """File systems with limits of their own."""
+
+    inboxes: tuple[InboxSettings, ...] = ()
+    """Folders into which scans arrive."""
+
+    extras: tuple[ExtraSettings, ...] = ()
+    """Checks of the site's own."""
+
+    targets: tuple[TargetSettings, ...] = ()
+    """PACS and scanners that it should reach."""
+
+
+class SiteSettings(_Section):
+    """`[[monitor.sites]]`: a hospital or lab."""
+
+    name: _Name
+    """What it is called in the mail."""
+
+    time_zone: _Zone = "UTC"
+    """Its own, such as Australia/Perth."""
+
+    scan_days: tuple[_Weekday, ...] = ("mon", "tue", "wed", "thu", "fri")
+    """Days on which scans should come."""
+
+    holidays: Annotated[str, Field(pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,4})?)?$")] = ""
+    """Country, and state, whose public holidays are none of them, such as AU-WA, NZ or TW; empty for none."""
+
+    closed: tuple[Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")], ...] = ()
+    """Further dates on which no scans come."""
+
+    maintenance: tuple[
+        Annotated[str, Field(pattern=r"^(mon|tue|wed|thu|fri|sat|sun) \d{2}:\d{2}-\d{2}:\d{2}$")], ...
+    ] = ()
+    """When problems are no news, in the site's own time, such as "sun 02:00-06:00"."""
+
+    machines: tuple[MachineSettings, ...] = ()
+    """What stands there."""
+
+
+class MonitorSettings(_Section):
+    """`[monitor]`: the night watch over remote machines."""
+
+    fleet: _Name = "scanward"
+    """Stands in the mail's subject."""
+
+    time_zone: _Zone = "UTC"
+    """Of those who read the mail."""
+
+    known_hosts: _NamedPath | None = None
+    """The file of host keys; identified/monitor/known_hosts if left out. `scanward monitor enrol` writes it."""
+
+    ssh_config: _NamedPath | None = None
+    """A configuration of OpenSSH to take host names, users, keys and ways (ProxyJump) from."""
+
+    passphrase_variable: _Variable = ""
+    """The name of the environment variable that holds the passphrase of the keys; empty for none."""
+
+    references: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+:\d{1,5}$")], ...] = ()
+    """host:port of what answers whenever this machine has its network, such as the gateway."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 32
+    """Machines that are asked at once."""
+
+    step_seconds: Annotated[float, Field(ge=1, le=120)] = 10.0
+    """For each of connecting, greeting and login."""
+
+    probe_seconds: Annotated[float, Field(ge=5, le=300)] = 25.0
+    """For a machine's answer."""
+
+    machine_seconds: Annotated[float, Field(ge=10, le=600)] = 45.0
+    """For all of one machine, its targets included."""
+
+    fleet_seconds: Annotated[float, Field(ge=30, le=7200)] = 600.0
+    """For all machines."""
+
+    again_after_seconds: tuple[Annotated[float, Field(ge=0, le=3600)], ...] = (5.0, 12.0)
+    """Pauses before each further try of those that did not answer."""
+
+    disk_warning: _Share = 0.85
+    """So full, from 0 to 1, a file system is told."""
+
+    disk_critical: _Share = 0.95
+    """So full it is critical."""
+
+    heartbeat_url: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = ""
+    """Asked when the watch begins (/start) and ends, as Healthchecks does; somebody else tells when it is silent."""
+
+    heartbeat_machines: tuple[_Name, ...] = ()
+    """Machines that get a file at the end; configs/cron/heartbeat.sh there mails when it is old."""
+
+    sites: tuple[SiteSettings, ...] = ()
+    """The fleet."""
+
+    @model_validator(mode="after")
+    def _require_differences(self) -> MonitorSettings:
+        names = [machine.name for site in self.sites for machine in site.machines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"has the machine {twice[0]!r} twice")
+        sites = [site.name for site in self.sites]
+        if len(set(sites)) < len(sites):
+            raise ValueError("has two sites of one name")
+        unknown = sorted(set(self.heartbeat_machines) - set(names))
+        if unknown:
+            raise ValueError(f"heartbeat_machines names {unknown[0]!r}, which is no machine")
+        return self
+
+
+class RelaySettings(_Section):
+    """`[[mail.relays]]`: a server that takes mail; the first is used as long as it works."""
+
+    host: _Host
+    """Where it listens."""
+
+    port: _Port = 587
+    """587 for STARTTLS, 465 for TLS from the start, 25 in the own house."""
+
+    security: Literal["starttls", "tls", "plain"] = "starttls"
+    """`plain` sends in the clear, for a relay in the own house."""
+
+    user: str = ""
+    """To log in with; empty for no login."""
+
+    password_file: _NamedPath | None = None
+    """File, mode 0600, with the password."""
+
+    password_variable: _Variable = ""
+    """Or the name of the environment variable that holds it."""
+
+    ca_file: _NamedPath | None = None
+    """Certificates of an authority of the own house."""
+
+
+class MailSettings(_Section):
+    """`[mail]`: who gets the night watch's report, and how."""
+
+    sender: Annotated[str, Field(pattern=r"^([^@\s<>]+@[^@\s<>]+)?$")] = ""
+    """From whom it comes; the relay must be allowed to send for it."""
+
+    recipients: tuple[Annotated[str, Field(pattern=r"^[^@\s<>]+@[^@\s<>]+$")], ...] = ()
+    """Who gets it; without any it is written to the disk alone."""
+
+    retry_hours: Annotated[float, Field(ge=0, le=24)] = 6.0
+    """For how long a relay that is down is tried."""
+
+    relays: tuple[RelaySettings, ...] = ()
+    """Servers that take it."""
+
+    @model_validator(mode="after")
+    def _require_a_way(self) -> MailSettings:
+        if self.recipients and not (self.relays and self.sender):
+            raise ValueError("names recipients, so it needs a sender and at least one of [[mail.relays]]")
+        for relay in self.relays:
+            if relay.user and relay.password_file is None and not relay.password_variable:
+                raise ValueError(f"relay {relay.host} has a user, so it needs password_file or password_variable")
+        return self
+
+
 class StudySettings(_Section):
     """A whole study file."""
 
@@ -383,6 +669,8 @@ class StudySettings(_Section):
     deidentify: DeidentifySettings = DeidentifySettings()
     review: ReviewSettings = ReviewSettings()
     reading: ReadingSettings = ReadingSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    mail: MailSettings = MailSettings()
     chunks: ChunkSettings = ChunkSettings()
 
 
@@ -415,20 +703,26 @@ def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path |
         faults = "; ".join(_describe(error) for error in fault.errors())
         raise StudyFileError(path=path or "(none)", faults=faults) from fault
     base = path.parent.absolute() if path is not None else Path.cwd()
-    return settings.model_copy(
-        update={
-            "dump": (dump.absolute() if dump is not None else base / settings.dump),
-            "workspace": (workspace.absolute() if workspace is not None else base / settings.workspace),
-            "sort": settings.sort.model_copy(update={"visits": settings.sort.visits and base / settings.sort.visits}),
-            "deidentify": settings.deidentify.model_copy(
-                update={name: base / named for name in _PATHS if (named := getattr(settings.deidentify, name))}
-            ),
-        }
-    )
+    given_here = {"dump": dump, "workspace": workspace}
+    # What stands on the command line is relative to where that was typed, not to the study file.
+    here = {name: value.absolute() for name, value in given_here.items() if value is not None}
+    return _rooted(settings, base).model_copy(update=here)
 
 
-_PATHS = ("pseudonyms", "same_patient", "key_map_passphrase_file", "recovery_certificate")
-"""The keys of `[deidentify]` that name files."""
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _rooted(section: _Model, base: Path) -> _Model:
+    """Make every path in a section, and in those below it, absolute."""
+
+    def rooted(value: Any) -> Any:
+        if isinstance(value, Path):
+            return base / value
+        if isinstance(value, BaseModel):
+            return _rooted(value, base)
+        return tuple(rooted(one) for one in value) if isinstance(value, tuple) else value
+
+    return section.model_copy(update={name: rooted(getattr(section, name)) for name in type(section).model_fields})
 
 
 def _describe(error: Any) -> str:

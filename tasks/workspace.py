@@ -109,6 +109,11 @@ class Workspace:
         return self.identified / "nifti.json"
 
     @property
+    def monitor(self) -> Path:
+        """The nights of the watch, known host keys, the spool of its mail; the addresses of hospitals stand there."""
+        return self.identified / "monitor"
+
+    @property
     def export(self) -> Path:
         """The de-identified DICOM files."""
         return self.released / "export"

@@ -230,7 +230,7 @@ review_series = 2.5
         (GOOD + "[chunks]\nindex_files = 2000.0", "chunks.index_files "),
         (GOOD + "[chunks]\nindex_files = 1000000", "chunks.index_files "),
         (GOOD + "[[chunks]]\nindex_files = 1", "chunks "),
-        (GOOD + "[monitor]\n", "monitor is no key"),
+        (GOOD + "[monitors]\n", "monitors is no key"),
         (GOOD + "[index]\nquiet_seconds = -1", "index.quiet_seconds "),
         (GOOD + "[index]\nquiet_seconds = 1e9", "index.quiet_seconds "),
         (GOOD + "[index]\nquiet_seconds = inf", "index.quiet_seconds "),

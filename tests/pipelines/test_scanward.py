@@ -54,7 +54,7 @@ def test_init_writes_a_study_file_that_is_valid(tmp_path: Path) -> None:
     assert path.read_bytes() == (REPOSITORY / "configs" / "example.toml").read_bytes()
 
 
-TABLES = ("regions", "series", "scale", "artefacts")
+TABLES = ("regions", "series", "scale", "artefacts", "sites", "relays")
 """Keys of the study file that are tables, of which it shows one."""
 
 
