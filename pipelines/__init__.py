@@ -1,4 +1,4 @@
-"""What you can ask Luigi for: `luigi --module pipelines SortStudy`, `DeidentifyStudy`, `PrepareReview`.
+"""What you can ask Luigi for: `SortStudy`, `DeidentifyStudy`, `PrepareReview`, and each night `NightlyReport`.
 
 Importing this package also makes Luigi behave as a tool for a hospital must, wherever the user has not said otherwise:
 it runs without a daemon, a failed run ends with a non-zero code, few retries, no mail with tracebacks.
@@ -14,7 +14,16 @@ set_luigi_defaults()
 from pipelines.deidentify import DeidentifyStudy  # noqa: E402 - the defaults must stand before a task class is made
 from pipelines.harvest import HarvestIdentifiers  # noqa: E402
 from pipelines.index import IndexDump  # noqa: E402
+from pipelines.monitor import NightlyReport  # noqa: E402
 from pipelines.review import PrepareReview  # noqa: E402
 from pipelines.sort import PlanSort, SortStudy  # noqa: E402
 
-__all__ = ["DeidentifyStudy", "HarvestIdentifiers", "IndexDump", "PlanSort", "PrepareReview", "SortStudy"]
+__all__ = [
+    "DeidentifyStudy",
+    "HarvestIdentifiers",
+    "IndexDump",
+    "NightlyReport",
+    "PlanSort",
+    "PrepareReview",
+    "SortStudy",
+]

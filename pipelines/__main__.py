@@ -42,6 +42,7 @@ _PACKAGES = {
     "conversion": ("dcm2niix",),
     "recovery": ("cryptography",),
     "parquet": ("pyarrow",),
+    "monitor": ("paramiko", "pynetdicom", "Jinja2", "holidays", "tzdata"),
     "ocr": ("rapidocr-onnxruntime",),
 }
 _NEEDED_FOR = {
@@ -51,6 +52,8 @@ _NEEDED_FOR = {
     "conversion": "PrepareReview, and the audit's comparison of what dcm2niix makes before and after",
     "recovery": "an encrypted key map, and identities sealed into the export for recovery",
     "parquet": "tables of series as Parquet (scanward index export)",
+    "monitor": "the night watch (NightlyReport)",
+    "viewer": "the viewer's windows",
     "ocr": "text recognition in the exported images (ocr), if tesseract is not there",
 }
 
@@ -180,6 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     recover.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the files go")
     recover.set_defaults(act=recover_files)
+    # It needs Luigi and the watch's settings, but none of its packages until it is used.
+    from pipelines.monitor_commands import add_commands  # noqa: PLC0415
+
+    add_commands(commands)
     for command in (doctor, status, plan, undo, export, vocabulary, lookup):
         command.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
         command.add_argument("--dump", metavar="DIR", help="stands in for the key of the study file")

@@ -16,6 +16,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -445,6 +446,28 @@ def key_map_passphrase(settings: DeidentifySettings) -> bytes | None:
     if settings.key_map_passphrase_file is not None:
         return load_passphrase(settings.key_map_passphrase_file)
     return checked_passphrase(os.fsencode(os.environ.get(name, "")), f"the environment variable {name}")
+
+
+def secret_of(file: Path | None, variable: str) -> str:
+    """Read a secret from a file that its owner alone may read, or from an environment variable; empty without either.
+
+    Raises
+    ------
+    UsageError
+        If what is named is not there, or others may read it.
+    """
+    if file is not None:
+        try:
+            if stat.S_IMODE(file.stat().st_mode) & 0o077:
+                raise UsageError(problem=f"Others may read {file}.", remedy=f"Close it first: chmod 600 {file}.")
+            return file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise UsageError(problem=f"{file} cannot be read.", remedy="Put the secret there, mode 0600.") from fault
+    if variable and variable not in os.environ:
+        raise UsageError(
+            problem=f"The environment variable {variable} is not set.", remedy="Set it where the command is run."
+        )
+    return os.environ.get(variable, "") if variable else ""
 
 
 def now() -> dt.datetime:

@@ -70,7 +70,7 @@ class Machine:
     stdin
         What the command reads.
     until
-        What stands at the end of a whole answer.
+        Tells whether an answer is whole.
     targets
         What it should reach.
     """
@@ -80,7 +80,7 @@ class Machine:
     path: tuple[Address, ...]
     command: str
     stdin: bytes
-    until: bytes | None = None
+    until: Callable[[bytes], bool] | None = None
     targets: tuple[Target, ...] = ()
 
 
@@ -451,3 +451,30 @@ def down_behind(round_: Round, machines: Sequence[Machine]) -> dict[str, list[st
 def count_kinds(round_: Round) -> Counter[str]:
     """Count faults by kind."""
     return Counter(asked.fault.kind for asked in round_.asked.values() if asked.fault is not None)
+
+
+def ask_machine(
+    path: Sequence[Address],
+    command: str,
+    stdin: bytes,
+    *,
+    known: paramiko.HostKeys,
+    passphrases: Mapping[Path, str] | None = None,
+    limits: Limits | None = None,
+) -> Answer:
+    """Run one command on one machine, within the limits of a single try.
+
+    Raises
+    ------
+    SshFault
+        If that cannot be done.
+    """
+    limits = limits or Limits()
+    deadline = Deadline(limits.machine_s)
+    with (
+        Watchdog() as watchdog,
+        connect(
+            path, deadline, watchdog, known=known, passphrases=passphrases or {}, step_s=limits.step_s
+        ) as connection,
+    ):
+        return connection.run(command, stdin, deadline.within(limits.probe_s))

@@ -217,6 +217,7 @@ def judge_answer(
             yield said("probe", "", _WARNING, "torn", "the answer of the probe was cut off; what came before counts.")
         for mount in answer.mounts:
             observations["disk.used", mount.point] = float(mount.used)
+            observations["disk.share", mount.point] = mount.used_fraction
             if mount.inodes and mount.inodes_free is not None:
                 observations["inodes.used", mount.point] = float(mount.inodes - mount.inodes_free)
             expected = _forecast(mount, past, now)

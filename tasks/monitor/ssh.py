@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from tasks.errors import UsageError
+
 if TYPE_CHECKING:
     import paramiko
 
@@ -283,6 +285,62 @@ def read_private_key(path: Path, passphrase: str | None) -> paramiko.PKey:
         raise SshFault(kind, "login", path.name) from fault
 
 
+class SshConfig:
+    """What a configuration of OpenSSH says of hosts: names, ports, users, keys, ways.
+
+    paramiko reads such a file and acts on nothing in it.
+    """
+
+    def __init__(self, config: Any = None) -> None:
+        self._config = config
+
+    def _of(self, host: str) -> Mapping[str, Any]:
+        return {} if self._config is None else self._config.lookup(host)
+
+    def address(self, host: str, *, port: int | None, user: str, key_files: tuple[Path, ...]) -> Address:
+        """Say where and how to log in; what is given goes before what the file says."""
+        user_given, _, name = host.rpartition("@")
+        name, port_given = _split_port(name)
+        found = self._of(name)
+        files = key_files or tuple(Path(one).expanduser() for one in found.get("identityfile", ()))
+        return Address(
+            host=str(found.get("hostname", name)),
+            port=port or port_given or int(found.get("port", _PORT)),
+            user=user_given or user or str(found.get("user", "")),
+            key_files=files,
+            uses_agent=not files,
+            alias=str(found.get("hostkeyalias", "")),
+        )
+
+    def jumps(self, host: str) -> tuple[str, ...]:
+        """Name the machines on the way (ProxyJump)."""
+        way = str(self._of(host).get("proxyjump", ""))
+        return tuple(one.strip() for one in way.split(",") if one.strip() and one.strip() != "none")
+
+
+def _split_port(host: str) -> tuple[str, int | None]:
+    name, colon, port = host.rpartition(":")
+    return (name, int(port)) if colon and port.isdigit() and ":" not in name else (host, None)
+
+
+def read_ssh_config(path: Path | None) -> SshConfig:
+    """Read a configuration of OpenSSH; without one nothing is known.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    if path is None:
+        return SshConfig()
+    import paramiko  # noqa: PLC0415
+
+    try:
+        return SshConfig(paramiko.SSHConfig.from_path(str(path)))
+    except (OSError, paramiko.SSHException, paramiko.ConfigParseError) as fault:
+        raise UsageError(problem=f"{path} cannot be read as an SSH configuration.", remedy="Correct it.") from fault
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +381,13 @@ class Connection:
             one.close()
 
     def run(
-        self, command: str, stdin: bytes, deadline: Deadline, *, until: bytes | None = None, most: int = ANSWER_BYTES
+        self,
+        command: str,
+        stdin: bytes,
+        deadline: Deadline,
+        *,
+        until: Callable[[bytes], bool] | None = None,
+        most: int = ANSWER_BYTES,
     ) -> Answer:
         """Run a command, feed it, and read what it writes.
 
@@ -334,7 +398,7 @@ class Connection:
         stdin
             What it reads.
         until
-            The answer is complete once this stands in it, although the command, or what it left behind, goes on.
+            Tells whether an answer is complete, although the command, or what it left behind, goes on.
         most
             Bytes of output that are read.
 
@@ -366,7 +430,7 @@ class Connection:
         channel: paramiko.Channel,
         stdin: bytes,
         deadline: Deadline,
-        until: bytes | None,
+        until: Callable[[bytes], bool] | None,
         most: int,
         started: float,
     ) -> Answer:
@@ -387,7 +451,7 @@ class Connection:
                 moved = True
             if max(len(out), len(err)) > most:
                 raise SshFault("answer-too-long", "command")
-            if until is not None and until in out:
+            if moved and until is not None and until(bytes(out)):
                 break
             if waiting and channel.send_ready() and not channel.closed:
                 waiting = waiting[channel.send(waiting[:_CHUNK]) :]
@@ -704,3 +768,44 @@ def _copy(receive: Callable[[int], bytes], send: Callable[[bytes], Any]) -> None
     with contextlib.suppress(OSError, EOFError):
         while piece := receive(_CHUNK):
             send(piece)
+
+
+def fetch_host_key(
+    path: Sequence[Address],
+    deadline: Deadline,
+    watchdog: Watchdog,
+    *,
+    known: paramiko.HostKeys,
+    passphrases: Mapping[Path, str] | None = None,
+    step_s: float = 10.0,
+) -> paramiko.PKey:
+    """Ask the last machine of a way for its key, without logging in there; those before it have to be known.
+
+    Raises
+    ------
+    SshFault
+        If it, or one before it, cannot be reached.
+    """
+    import paramiko  # noqa: PLC0415
+
+    *before, last = path
+    with contextlib.ExitStack() as stack:
+        if before:
+            way = connect(before, deadline, watchdog, known=known, passphrases=passphrases, step_s=step_s)
+            stack.callback(way.close)
+            sock: Any = way.reach(last.host, last.port, deadline.within(step_s))
+        else:
+            sock = _dial(last.host, last.port, deadline.within(step_s))
+        failures = _OpenFailures(last.known_as)
+        stack.callback(failures.stop)
+        transport = paramiko.Transport(sock)
+        stack.callback(transport.close)
+        transport.set_log_channel(failures.name)
+        within = deadline.within(step_s)
+        try:
+            with watchdog.guard(within, transport.close):
+                transport.start_client(timeout=max(within.left, 0.001))
+                return transport.get_remote_server_key()
+        except (paramiko.SSHException, OSError, EOFError) as fault:
+            kind = "timeout" if within.is_over else "closed" if isinstance(fault, EOFError | OSError) else "no-ssh"
+            raise SshFault(kind, "greeting") from fault
