@@ -14,13 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.monitor.dicom_echo import Echo, echo
-from tasks.monitor.ssh import Address, Answer, Connection, Deadline, SshFault, Watchdog, connect
-
-if TYPE_CHECKING:
-    import paramiko
+from tasks.monitor.ssh import Address, Answer, Connection, Deadline, KnownHosts, SshFault, Watchdog, connect
 
 PASSING: Final = frozenset({"timeout", "no-route", "refused", "closed", "no-ssh", "name-unknown", "jump-failed"})
 """Kinds of fault that a second try may not meet again; all others are the same an hour later."""
@@ -172,7 +169,7 @@ class Round:
 def ask_fleet(
     machines: Sequence[Machine],
     *,
-    known: paramiko.HostKeys,
+    known: KnownHosts,
     passphrases: Mapping[Path, str] | None = None,
     limits: Limits | None = None,
     references: Sequence[tuple[str, int]] = (),
@@ -289,7 +286,7 @@ class _Try:
     """One attempt at each of many machines; what they share while it lasts."""
 
     def __init__(
-        self, *, known: paramiko.HostKeys, passphrases: Mapping[Path, str], limits: Limits, watchdog: Watchdog
+        self, *, known: KnownHosts, passphrases: Mapping[Path, str], limits: Limits, watchdog: Watchdog
     ) -> None:
         self._known, self._passphrases, self._limits, self._watchdog = known, passphrases, limits, watchdog
         self._lock = threading.Lock()
@@ -458,7 +455,7 @@ def ask_machine(
     command: str,
     stdin: bytes,
     *,
-    known: paramiko.HostKeys,
+    known: KnownHosts,
     passphrases: Mapping[Path, str] | None = None,
     limits: Limits | None = None,
 ) -> Answer:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from tasks.errors import UsageError
 
 if TYPE_CHECKING:
     import paramiko
+
+KnownHosts: TypeAlias = "paramiko.HostKeys"
 
 ANSWER_BYTES: Final = 1 << 20
 """More than this of a command's output is not read."""
@@ -118,7 +120,7 @@ class Answer:
     out, err
         What it wrote, as far as it was read.
     status
-        Its exit status; None if it was not told, -1 if a signal ended it.
+        Its exit status; None if it was not told, or a signal ended it.
     seconds
         How long it took.
     started, ended
@@ -280,8 +282,8 @@ def read_private_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     except paramiko.PasswordRequiredException:
         raise SshFault("key-locked", "login", path.name) from None
     except Exception as fault:
-        # A wrong passphrase shows as this or that, depending on the type of the key.
-        kind = "key-locked" if passphrase else "key-missing"
+        # A wrong passphrase, or none where one is needed, shows as this or that, depending on the type of the key.
+        kind = "key-locked" if passphrase or "pass" in str(fault).lower() else "key-missing"
         raise SshFault(kind, "login", path.name) from fault
 
 
@@ -355,6 +357,7 @@ class Connection:
         before: Sequence[Connection] = (),
     ) -> None:
         self._transport = transport
+        self._sock = transport.sock
         self._watchdog = watchdog
         self._failures = failures
         self._before = tuple(before)
@@ -374,8 +377,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, and all that goes through it."""
-        with contextlib.suppress(Exception):
-            self._transport.close()
+        _close(self._transport, self._sock)
         self._failures.stop()
         for one in reversed(self._before):
             one.close()
@@ -473,8 +475,18 @@ class Connection:
             elif not self._transport.is_active():
                 raise SshFault("closed", "command")
             time.sleep(_POLL_S)
-        status = channel.recv_exit_status() if channel.exit_status_ready() else None
-        return Answer(out=bytes(out), err=bytes(err), status=status, started=started, ended=time.monotonic())
+        status = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        is_whole = until is not None and until(bytes(out))
+        if status == -1 and not is_whole and not self._is_still_active():
+            raise SshFault("closed", "command")
+        # paramiko says -1 for what was not told and for an end by a signal.
+        told = status if status >= 0 else None
+        return Answer(out=bytes(out), err=bytes(err), status=told, started=started, ended=time.monotonic())
+
+    def _is_still_active(self) -> bool:
+        """Tell whether the connection stands; paramiko's own thread may be a moment behind in noticing its end."""
+        self._transport.join(_GRACE_S)
+        return bool(self._transport.is_active())
 
     def reach(self, host: str, port: int, deadline: Deadline) -> paramiko.Channel:
         """Open a connection from the remote machine to a third one.
@@ -528,7 +540,7 @@ class Connection:
     def _told(self, fault: BaseException, deadline: Deadline, phase: str, otherwise: str) -> SshFault:
         if deadline.is_over or isinstance(fault, TimeoutError):
             return SshFault("timeout", phase)
-        if not self._transport.is_active():
+        if not self._is_still_active():
             return SshFault("closed", phase)
         return SshFault(otherwise, phase)
 
@@ -649,8 +661,10 @@ def _login(  # noqa: PLR0917 - what `connect` was given
             _authenticate(transport, address, passphrases)
     except BaseException as fault:
         is_late = within.is_over or isinstance(fault, TimeoutError)
-        transport.close()
+        _close(transport, sock)
         failures.stop()
+        if isinstance(fault, SshFault) and fault.kind == "closed" and is_late:
+            raise SshFault("timeout", phase) from fault
         if isinstance(fault, SshFault) or not isinstance(fault, paramiko.SSHException | OSError | EOFError):
             raise
         if is_late:
@@ -658,6 +672,13 @@ def _login(  # noqa: PLR0917 - what `connect` was given
         kind = "closed" if isinstance(fault, EOFError | OSError) else ("no-ssh" if phase == "greeting" else "closed")
         raise SshFault(kind, phase) from fault
     return Connection(transport, watchdog, failures, before)
+
+
+def _close(transport: paramiko.Transport, sock: Any) -> None:
+    """Close a connection: paramiko leaves the socket of one that has already ended to the garbage collector."""
+    for one in (transport, sock):
+        with contextlib.suppress(Exception):
+            one.close()
 
 
 def _prefer_known_types(transport: paramiko.Transport, known: Mapping[str, Any]) -> None:
@@ -799,7 +820,7 @@ def fetch_host_key(
         failures = _OpenFailures(last.known_as)
         stack.callback(failures.stop)
         transport = paramiko.Transport(sock)
-        stack.callback(transport.close)
+        stack.callback(_close, transport, sock)
         transport.set_log_channel(failures.name)
         within = deadline.within(step_s)
         try:
