@@ -98,12 +98,13 @@ def echo(host: str, port: int, *, called: str, calling: str, with_find: bool = F
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
     heard: list[str] = []
     begun = time.monotonic()
-    association = entity.associate(
-        host,
-        port,
-        ae_title=called,
-        evt_handlers=[(evt.EVT_PDU_RECV, lambda event: heard.append(type(event.pdu).__name__))],
-    )
+    # Where the peer hangs up first pynetdicom leaves its socket to the garbage collector.
+    opened: list[Any] = []
+    handlers = [
+        (evt.EVT_PDU_RECV, lambda event: heard.append(type(event.pdu).__name__)),
+        (evt.EVT_CONN_OPEN, lambda event: opened.append(event.assoc.dul.socket.socket)),
+    ]
+    association = entity.associate(host, port, ae_title=called, evt_handlers=handlers)
     try:
         if not association.is_established:
             return _not_established(association, heard)
@@ -126,6 +127,8 @@ def echo(host: str, port: int, *, called: str, calling: str, with_find: bool = F
         if association.is_alive():
             association.abort()
         entity.shutdown()
+        for sock in opened:
+            sock.close()
 
 
 def _not_established(association: Any, heard: list[str]) -> Echo:
