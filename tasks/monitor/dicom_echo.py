@@ -100,7 +100,7 @@ def echo(host: str, port: int, *, called: str, calling: str, with_find: bool = F
     begun = time.monotonic()
     # Where the peer hangs up first pynetdicom leaves its socket to the garbage collector.
     opened: list[Any] = []
-    handlers = [
+    handlers: Any = [
         (evt.EVT_PDU_RECV, lambda event: heard.append(type(event.pdu).__name__)),
         (evt.EVT_CONN_OPEN, lambda event: opened.append(event.assoc.dul.socket.socket)),
     ]

@@ -69,7 +69,8 @@ def sshd(program: str, keys: Keys, *, host: str = "127.0.0.1", more: str = "") -
     config = keys.folder / f"sshd-{host}-{port}.conf"
     # The first word on a setting holds: what a test asks for stands first.
     config.write_text(
-        f"{more}\nListenAddress {host}:{port}\nHostKey {keys.host_key}\nAuthorizedKeysFile {keys.folder}/authorized_keys\n"
+        f"{more}\nListenAddress {host}:{port}\nHostKey {keys.host_key}\n"
+        f"AuthorizedKeysFile {keys.folder}/authorized_keys\n"
         "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nLogLevel ERROR\nAcceptEnv none\nUseDNS no\nMaxStartups 200\n"
     )

@@ -174,7 +174,7 @@ def test_nights_come_back_as_they_were(tmp_path: Path) -> None:
                 why="ordered",
                 made=FIRST,
                 until=FIRST + timedelta(days=30),
-            )  # fmt: skip
+            )
         )
     with History(tmp_path / "nights.db") as history:
         nights = history.nights()
