@@ -171,7 +171,6 @@ class MailError(ScanwardError):
     sentence = "The mail {what} {problem}."
     hint = "It stays in the spool and is sent with the next run; look at [mail] in the study file and at the relay."
     exit_code = 17
-    retry = True
 
 
 def error_table() -> list[tuple[int, str, str, str]]:
