@@ -103,7 +103,7 @@ class Limits:
     again_after_s
         Seconds to wait before each further try of those that failed.
     workers_again
-        Machines that are tried again at once: too many at once is the likeliest reason why they failed.
+        Machines that are tried again at once, or a quarter of them: too many at once may be why they failed.
     """
 
     step_s: float = 10.0
@@ -210,7 +210,7 @@ def ask_fleet(
                 break
             time.sleep(pause)
             one_try.forget_the_way()
-            workers = limits.workers if number == 1 else limits.workers_again
+            workers = limits.workers if number == 1 else max(limits.workers_again, len(waiting) // 4)
             for asked in _in_parallel(one_try, waiting, workers, whole):
                 found[asked.machine] = replace(asked, tries=number)
                 if progress is not None:

@@ -735,6 +735,9 @@ class _OpenFailures(logging.Handler):
         self._logger = logging.getLogger(f"{__name__}.{re.sub(r'[^A-Za-z0-9]', '_', host)}_{next(_serials) % 4096}")
         self._logger.propagate = False
         self._logger.setLevel(logging.WARNING)
+        if not self._logger.handlers:
+            # What paramiko still says once nobody listens any more would go to standard error.
+            self._logger.addHandler(logging.NullHandler())
         self._logger.addHandler(self)
         self.set_name(self._logger.name)
 

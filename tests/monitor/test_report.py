@@ -70,7 +70,7 @@ def report(nights: list[Night], *, pardons: tuple[Pardon, ...] = (), **more: obj
 
 
 FILLING = finding(
-    "perth-1", "disk", "/data", Severity.WARNING, "/data is 88% full, 480 GB are left.", "disk-nearly-full"
+    "perth-1", "disk", "/data", Severity.WARNING, "/data is 88% full, 480 GB are left.", code="disk-nearly-full"
 )
 FULL = replace(
     FILLING, severity=Severity.CRITICAL, text="/data is 96% full, 160 GB are left; full in 2 to 3 days at 60 GB a day."
