@@ -18,6 +18,7 @@ from pipelines.watch import (
     known_hosts_path,
     limits_of,
     measure_night,
+    notes_on_reading,
     notes_on_study,
     passphrases_of,
     report_on,
@@ -144,7 +145,7 @@ class NightlyReport(StudyTask):
 
     def _notes(self) -> list[str]:
         try:
-            return notes_on_study(read_status(self.place))
+            return [*notes_on_study(read_status(self.place)), *notes_on_reading(self.place.released / "review")]
         except ScanwardError as fault:
             return [f"Study: where it stands could not be read ({type(fault).__name__})."]
 

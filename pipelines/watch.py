@@ -42,6 +42,8 @@ from tasks.monitor.probe import (
 )
 from tasks.monitor.report import Occasion, Place, Report, build_report
 from tasks.monitor.ssh import Address, read_known_hosts, read_ssh_config
+from tasks.review.manifest import read_manifest
+from tasks.review.ratings import RATINGS, read_events, standing
 from tasks.workspace import Workspace
 
 _GB = 1e9
@@ -361,6 +363,22 @@ def report_on(
         software=__version__,
     )
     return build_report(states, occasion), night
+
+
+def notes_on_reading(review: Path) -> list[str]:
+    """Say how many cases of a study have no verdict of anybody's yet; nothing if there is nothing to read."""
+    path = review / "manifest.json"
+    if not path.exists():
+        return []
+    digests = {entry.entry_id: entry.digest for entry in read_manifest(path).entries}
+    rated = {
+        case
+        for store in (review / RATINGS).glob("*.db")
+        for (case, _), found in standing(read_events(store)).items()
+        if found.verdict and found.digest == digests.get(case)
+    }
+    left = len(digests) - len(rated)
+    return [f"Study: {left:,} of {len(digests):,} cases have no verdict yet."] if left else []
 
 
 def notes_on_study(status: Mapping[str, Any]) -> list[str]:

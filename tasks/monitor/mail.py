@@ -271,9 +271,9 @@ class _State:
         self.tries = 0
         self.is_hopeless = False
         # Who has it already, if a run before this one was ended half-way.
-        kept = message.with_suffix(".taken.json")
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            self.accepted = list(json.loads(kept.read_bytes())["accepted"])
+        self._taken = message.with_suffix(".taken.json")
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            self.accepted = list(json.loads(self._taken.read_bytes())["accepted"])
             self.waiting = [one for one in recipients if one not in self.accepted]
             if not self.waiting:
                 self._keep()
@@ -328,13 +328,17 @@ class _State:
         if code != 250:
             raise smtplib.SMTPDataError(code, words)
         self.accepted += taken
+        # Left to the system before it is forced to the disk, which takes far longer: a killed program loses nothing by
+        # that, only a machine that loses its power may.
+        with contextlib.suppress(OSError):
+            self._taken.write_text(json.dumps({"accepted": self.accepted}), "utf-8")
         self.waiting = [one for one in self.waiting if one not in taken]
         self._keep()
 
     def _keep(self) -> None:
         """Write down who has it: at once, for until then a crash sends it again."""
         if self.waiting:
-            write_json(self._message.with_suffix(".taken.json"), {"accepted": self.accepted})
+            write_json(self._taken, {"accepted": self.accepted})
         elif self.accepted:
             self.finish()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 
+from tests.builders.world import make_dump
 from tests.monitor.chaos import black_hole
 from tests.monitor.sshd import Keys, free_port, make_keys, sshd
 from tests.monitor.test_mail import Box
@@ -168,6 +169,19 @@ def _no_canary(lab: Lab, *ends: Ended) -> None:
                 assert canary.encode() not in path.read_bytes(), path
 
 
+def test_the_mail_says_where_the_study_stands(program: Callable[[str], str], lab: Lab) -> None:
+    make_dump(lab.folder / "dump", instances=6)
+    prepared = luigi("PrepareReview", "--dump", lab.folder / "dump", "--workspace", lab.workspace, cwd=lab.folder)
+    assert prepared.code == 0, prepared.said
+    cases = len(json.loads((lab.workspace / "released" / "review" / "manifest.json").read_text())["entries"])
+    with sshd(program("sshd"), lab.keys) as one:
+        lab.machine("mri-1", one.host, one.port, one.user)
+        lab.monitor.append(f'known_hosts = "{lab.keys.known_hosts}"')
+        lab.write()
+        assert lab.run().code == 0
+    assert f"Study: {cases} of {cases} cases have no verdict yet." in lab.text()
+
+
 def test_a_past_night_is_never_made_up(program: Callable[[str], str], lab: Lab) -> None:
     with sshd(program("sshd"), lab.keys) as one:
         lab.machine("mri-1", one.host, one.port, one.user)
@@ -215,7 +229,8 @@ def test_killed_at_any_moment_the_next_run_brings_one_report(program: Callable[[
             running.wait()
         assert lab.run().code == 0
     assert len({message["Message-ID"] for message in lab.box.messages}) == 1
-    assert len(lab.box.messages) == 1
+    # One, but for a kill in the very moment between the relay's taking it and our hearing of that; see test_mail.
+    assert len(lab.box.messages) <= 2
     assert [path.suffix for path in (lab.night / "spool").glob("*.eml")] == [".eml"]
 
 
