@@ -18,6 +18,7 @@ from tasks.files import write_atomically
 from tasks.monitor.finding import Severity
 from tasks.monitor.fleet import Machine
 from tasks.monitor.history import History, Pardon
+from tasks.monitor.probe import installed_probe
 from tasks.monitor.report import Report
 from tasks.monitor.ssh import (
     Deadline,
@@ -68,6 +69,17 @@ def add_commands(commands: Any) -> None:
         pardon.add_argument("--until", required=True, metavar="YYYY-MM-DD", type=_date, help="the first day it is news")
         pardon.add_argument("--why", required=True, metavar="TEXT")
         pardon.set_defaults(act=_pardon, kind=kind)
+
+    probe = kinds.add_parser(
+        "probe",
+        parents=[shared],
+        help="print the probe as a file to install on a machine, so that the key may run nothing else",
+        description="Print the probe as a shell script. Put it on the machine as ~/.scanward/probe, set installed = "
+        "true for it in the study file, and `authorize` prints a line that runs this file and nothing else. The "
+        "watch tells when the study file asks something new.",
+    )
+    probe.add_argument("machine", metavar="MACHINE")
+    probe.set_defaults(act=_probe)
 
     authorize = kinds.add_parser(
         "authorize",
@@ -219,8 +231,17 @@ def _pardon(options: argparse.Namespace) -> int:
     return 0
 
 
+def _probe(options: argparse.Namespace) -> int:
+    settings, _, _ = _chosen(options)
+    watched = next(one for one in watched_machines(settings.monitor) if one.own.name == options.machine)
+    if watched.own.system != "posix":
+        raise UsageError(problem=f"{options.machine} has no POSIX shell.", remedy="There the probe is sent each time.")
+    sys.stdout.write(installed_probe(watched.questions).decode("utf-8"))
+    return 0
+
+
 def _authorize(options: argparse.Namespace) -> int:
-    _, _, machines = _chosen(options)
+    settings, _, machines = _chosen(options)
     try:
         key = options.public_key.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as fault:
@@ -229,8 +250,10 @@ def _authorize(options: argparse.Namespace) -> int:
         ) from fault
     if "PRIVATE KEY" in key or len(key.splitlines()) != 1:
         raise UsageError(problem=f"{options.public_key} is no public key.", remedy="Give the file that ends in .pub.")
+    watched = next(one for one in watched_machines(settings.monitor) if one.own.name == options.machine)
+    forced = ',command="sh .scanward/probe"' if watched.own.installed else ""
     targets = machines[0].targets
     opens = "".join(f',permitopen="{one.host}:{one.port}"' for one in targets)
     forwarding = f",port-forwarding{opens}" if targets else ""
-    sys.stdout.write(f"restrict{forwarding} {key}{os.linesep}")
+    sys.stdout.write(f"restrict{forced}{forwarding} {key}{os.linesep}")
     return 0

@@ -37,6 +37,7 @@ from tasks.monitor.probe import (
     InboxQuestion,
     Questions,
     posix_probe,
+    questions_digest,
     windows_command,
     windows_probe,
 )
@@ -148,13 +149,19 @@ def path_to(own: MachineSettings, settings: MonitorSettings) -> tuple[Address, .
 def as_machine(watched: Watched, settings: MonitorSettings) -> Machine:
     """Make what the fleet is asked with."""
     own, questions, nonce = watched.own, watched.questions, watched.nonce
-    is_posix = own.system == "posix"
+    if own.installed:
+        # What authorized_keys names is run, whatever is asked for; it reads the fence alone.
+        command, stdin = POSIX_COMMAND, f"{nonce}\n".encode("ascii")
+    elif own.system == "posix":
+        command, stdin = POSIX_COMMAND, posix_probe(questions, nonce)
+    else:
+        command, stdin = windows_command(nonce), windows_probe(questions, nonce)
     return Machine(
         name=own.name,
         site=watched.site.name,
         path=path_to(own, settings),
-        command=POSIX_COMMAND if is_posix else windows_command(nonce),
-        stdin=posix_probe(questions, nonce) if is_posix else windows_probe(questions, nonce),
+        command=command,
+        stdin=stdin,
         until=partial(_is_whole, nonce=nonce),
         targets=tuple(
             Target(
@@ -294,6 +301,7 @@ def _judge_one(one: Watched, asked: Asked, history: History, begun: datetime, ti
         clock=clock,
         tries=asked.tries,
         is_scan_day=one.calendar.expects_scans(begun),
+        digest=questions_digest(one.questions) if one.own.installed else "",
     )
 
 

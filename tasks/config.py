@@ -480,6 +480,9 @@ class MachineSettings(_Section):
     system: Literal["posix", "windows"] = "posix"
     """Whether it has a POSIX shell (Linux, NAS, macOS) or PowerShell."""
 
+    installed: bool = False
+    """Whether the probe lies there as a file (`scanward monitor probe`), so that the key may run nothing else."""
+
     mounts: tuple[str, ...] = ()
     """Mount points to look at; all that hold data if empty."""
 

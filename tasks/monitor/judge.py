@@ -176,6 +176,7 @@ def judge_answer(
     clock: ClockOffset | None = None,
     tries: int = 1,
     is_scan_day: bool = True,
+    digest: str = "",
 ) -> Judged:
     """Judge what a machine and its targets answered.
 
@@ -193,6 +194,8 @@ def judge_answer(
         How often it had to be asked.
     is_scan_day
         Whether files should have come.
+    digest
+        Of the questions, where the probe lies on the machine as a file; empty where it is sent each time.
     """
     observations: dict[tuple[str, str], float] = {}
     facts: dict[str, str] = {}
@@ -215,6 +218,9 @@ def judge_answer(
         yield said("ssh", "", _OK if tries == 1 else _NOTICE, "answered" if tries == 1 else "answered-late", late)
         if not answer.is_complete:
             yield said("probe", "", _WARNING, "torn", "the answer of the probe was cut off; what came before counts.")
+        elif digest and answer.digest != digest:
+            text = "the probe that lies there asks something else than the study file: install it anew."
+            yield said("probe", "", _WARNING, "outdated", text)
         for mount in answer.mounts:
             observations["disk.used", mount.point] = float(mount.used)
             observations["disk.share", mount.point] = mount.used_fraction

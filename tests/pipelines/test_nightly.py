@@ -169,6 +169,40 @@ def _no_canary(lab: Lab, *ends: Ended) -> None:
                 assert canary.encode() not in path.read_bytes(), path
 
 
+def test_a_key_that_may_run_the_probe_alone(program: Callable[[str], str], lab: Lab, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".scanward").mkdir(parents=True)
+    with sshd(program("sshd"), lab.keys, more=f"SetEnv HOME={home}") as one:
+        lab.machine("mri-1", one.host, one.port, one.user, "installed = true")
+        lab.monitor.append(f'known_hosts = "{lab.keys.known_hosts}"')
+        lab.write()
+        probe = lab.scanward("probe", "mri-1")
+        assert probe.code == 0, probe.said
+        line = lab.scanward("authorize", "mri-1", "--public-key", f"{lab.keys.user_key}.pub").out
+        assert line.startswith('restrict,command="sh .scanward/probe" ssh-ed25519 ')
+        installed = home / ".scanward" / "probe"
+        installed.write_text(probe.out)
+        # The account's real home is none of a test's business: the line names the file in the one made here.
+        line = line.replace("sh .scanward/probe", f"sh {installed}")
+        (lab.keys.folder / "authorized_keys").write_text(line)
+        assert lab.run().code == 0
+        assert lab.box.messages[0]["Subject"] == "[imaging] all 1 well"
+        forced = subprocess.run(
+            ["ssh", "-i", lab.keys.user_key, "-o", f"UserKnownHostsFile={lab.keys.known_hosts}", "-p", str(one.port),
+             f"{one.user}@{one.host}", "id"],
+            input="0123456789abcdef\n", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "uid=" not in forced.stdout
+        assert "0123456789abcdef" in forced.stdout, "the probe ran in its stead"
+        lab.sites[0] += '\nservices = ["new-unit"]\n'
+        (lab.night / "nights.db").unlink()
+        for path in [*(lab.night / "reports").iterdir(), *(lab.night / "spool").iterdir()]:
+            path.unlink()
+        lab.write()
+        assert lab.run().code == 0
+    assert "the probe that lies there asks something else than the study file" in lab.text()
+
+
 def test_the_mail_says_where_the_study_stands(program: Callable[[str], str], lab: Lab) -> None:
     make_dump(lab.folder / "dump", instances=6)
     prepared = luigi("PrepareReview", "--dump", lab.folder / "dump", "--workspace", lab.workspace, cwd=lab.folder)
