@@ -54,7 +54,8 @@ _FROZEN = "frozen"
 _TRY_AGAIN_AFTER_SECONDS = 2.0
 _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 """What a network file system answers while its server is away for a moment."""
-_DEFAULT_STUDY_FILE = "study.toml"
+DEFAULT_STUDY_FILE = "study.toml"
+"""What is read where no study is named."""
 
 
 def _hidden_path() -> Any:
@@ -71,12 +72,12 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
         If something that was given cannot be used, or nothing was given and there is no study.toml here.
     """
     if study is None and (dump is None or workspace is None):
-        if not Path(_DEFAULT_STUDY_FILE).exists():
+        if not Path(DEFAULT_STUDY_FILE).exists():
             raise UsageError(
-                problem=f"No study was given, and there is no {_DEFAULT_STUDY_FILE} in this folder.",
+                problem=f"No study was given, and there is no {DEFAULT_STUDY_FILE} in this folder.",
                 remedy="Give --dump DIR and --workspace DIR, or --study FILE.toml, or write one with `scanward init`.",
             )
-        study = _DEFAULT_STUDY_FILE
+        study = DEFAULT_STUDY_FILE
     settings = read_study(
         Path(study) if study else None,
         dump=Path(dump) if dump else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import luigi
 
-from pipelines.base import StudyTask, now, say_and_exit, secret_of
+from pipelines.base import DEFAULT_STUDY_FILE, StudyTask, now, say_and_exit, secret_of
 from pipelines.watch import (
     as_machine,
     known_hosts_path,
@@ -37,8 +37,6 @@ from tasks.monitor.ssh import read_known_hosts
 from tasks.status import read_status
 from tasks.workspace import Workspace, open_workspace
 
-_DEFAULT_STUDY_FILE = "study.toml"
-
 
 @lru_cache(maxsize=4)
 def load_watch(study: str | None, workspace: str | None) -> tuple[StudySettings, Workspace]:
@@ -49,12 +47,12 @@ def load_watch(study: str | None, workspace: str | None) -> tuple[StudySettings,
     ScanwardError
         If one of them cannot be used.
     """
-    if study is None and not Path(_DEFAULT_STUDY_FILE).exists():
+    if study is None and not Path(DEFAULT_STUDY_FILE).exists():
         raise UsageError(
-            problem=f"No study was given, and there is no {_DEFAULT_STUDY_FILE} in this folder.",
+            problem=f"No study was given, and there is no {DEFAULT_STUDY_FILE} in this folder.",
             remedy="Give --study FILE.toml, or write one with `scanward init`.",
         )
-    settings = read_study(Path(study or _DEFAULT_STUDY_FILE), workspace=Path(workspace) if workspace else None)
+    settings = read_study(Path(study or DEFAULT_STUDY_FILE), workspace=Path(workspace) if workspace else None)
     opened = open_workspace(settings.workspace)
     make_folder(opened.monitor, mode=0o700)
     return settings, opened

@@ -10,7 +10,6 @@ import shlex
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -443,11 +442,6 @@ def down_behind(round_: Round, machines: Sequence[Machine]) -> dict[str, list[st
         if fault is not None and fault.kind == "jump-failed":
             gone.setdefault(machine.path[0].known_as, []).append(machine.name)
     return gone
-
-
-def count_kinds(round_: Round) -> Counter[str]:
-    """Count faults by kind."""
-    return Counter(asked.fault.kind for asked in round_.asked.values() if asked.fault is not None)
 
 
 def ask_machine(

@@ -400,17 +400,6 @@ class History(Database):
         )
         return str(rows[0][0]) if rows else ""
 
-    def last_observation(self, machine: str, name: str, subject: str = "") -> float | None:
-        """Read what was measured last; None if it never was."""
-        rows = list(
-            self._read(
-                "SELECT value FROM observations WHERE machine = ? AND name = ? AND subject = ?"
-                " ORDER BY night DESC LIMIT 1",
-                (machine, name, subject),
-            )
-        )
-        return float(rows[0][0]) if rows else None
-
     def pardon(self, pardon: Pardon) -> None:
         """Keep that something is known, or not to be told."""
         with self._transaction():

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.monitor.fleet import Asked, Limits, Machine, Round, Target, ask_fleet, count_kinds, down_behind
+from tasks.monitor.fleet import Asked, Limits, Machine, Round, Target, ask_fleet, down_behind
 from tasks.monitor.ssh import Address, read_known_hosts
 from tests.monitor.chaos import SERVERS, black_hole, serve
 from tests.monitor.sshd import Keys, free_port, sshd
@@ -34,6 +35,10 @@ def _machine(name: str, *path: Address, site: str = "", targets: tuple[Target, .
 
 def _ask(machines: list[Machine], keys: Keys, limits: Limits = QUICK, **more: object) -> Round:
     return ask_fleet(machines, known=read_known_hosts(keys.known_hosts), limits=limits, **more)  # type: ignore[arg-type]
+
+
+def count_kinds(found: Round) -> Counter[str]:
+    return Counter(asked.fault.kind for asked in found.asked.values() if asked.fault is not None)
 
 
 def _target(archive: Orthanc, **more: object) -> Target:

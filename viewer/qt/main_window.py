@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.errors import ScanwardError
 from viewer.display import Display, Shown, act
 from viewer.keys import Command, key_table
 from viewer.qt.binding import QtCore, QtGui, QtWidgets
@@ -327,16 +325,3 @@ def key_name(event: Any) -> str:
     if modifiers & flags.ShiftModifier and not is_sign:
         words.append("Shift")
     return "+".join([*words, text if is_sign and "Ctrl" not in words else plain])
-
-
-def guarded(window: MainWindow, work: Callable[[], None]) -> None:
-    """Do something that may meet an expected fault, and show its sentence in the window if it does."""
-    try:
-        work()
-    except ScanwardError as fault:
-        window.statusBar().showMessage(str(fault))
-
-
-def milliseconds(since: float) -> float:
-    """Give the time since a moment of `time.perf_counter`, in milliseconds."""
-    return (time.perf_counter() - since) * 1000
