@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.base import forget_plan, load_study, now
+from pipelines.base import load_study, now
 from pipelines.lookup import look_up_patient
 from pipelines.policy import print_policy
 from pipelines.recover import recover_files
@@ -32,6 +32,7 @@ from tasks.sort.store import SortStore
 from tasks.sort.table import export_series
 from tasks.sort.undo import undo_run
 from tasks.status import read_status
+from tasks.worklist import forget
 from tasks.workspace import Workspace, open_workspace
 
 _PACKAGES = {
@@ -291,7 +292,7 @@ def _undo(options: argparse.Namespace) -> int:
     for stage in ("sort", "plan"):
         remove_receipt(workspace.receipts, stage)
     for lists in workspace.plans.glob(f"{SortStudy.stage}-*"):
-        forget_plan(lists)
+        forget(lists)
     sources = Sources.of(settings.dump, workspace)
     with SortStore(workspace.index) as store:
         # A run that was cut off may have placed what it had no time to note.

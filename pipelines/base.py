@@ -8,10 +8,11 @@ can. So the paths are insignificant and hidden, and a task is told from another 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import datetime as dt
 import errno
 import gc
-import json
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -21,17 +22,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from pipelines import run
 from tasks import __version__
 from tasks.config import DeidentifySettings, StudySettings, read_study
-from tasks.errors import DumpError, ScanwardError, StudyFileError, UsageError
-from tasks.files import make_folder, sweep_temporaries, temporary_sibling, write_json
+from tasks.desk import Desk, lay_out
+from tasks.errors import DumpError, OvertakenError, ScanwardError, StorageError, StudyFileError, UsageError
+from tasks.files import make_folder, sweep_temporaries, temporary_sibling
 from tasks.index.scan import Inventory, Quiet, scan_dump
 from tasks.logs import LOGGER, FaultFilter, keep_fault, sentence_for
 from tasks.progress import ProgressBoard
@@ -39,6 +43,17 @@ from tasks.receipt import Receipt, digest_of, read_receipt, write_receipt
 from tasks.sort.layout import LayoutError, parse_layout
 from tasks.sort.visit import VisitTableError, read_visit_overrides
 from tasks.status import RECEIPTS
+from tasks.worklist import (
+    WorkList,
+    forget,
+    freeze,
+    frozen_folders,
+    is_frozen,
+    list_path,
+    outcome_path,
+    read_advance,
+    read_frozen,
+)
 from tasks.workspace import Workspace, open_workspace
 
 STAGES = ("Indexing", "Planning", "Sorting", "Collecting", "De-identifying", "Preparing")
@@ -47,15 +62,19 @@ STAGES = ("Indexing", "Planning", "Sorting", "Collecting", "De-identifying", "Pr
 BOARD = ProgressBoard(STAGES)
 """Made when this module is imported, so before Luigi forks a worker: all of them count on it."""
 
-_LIST = ".list"
-_OUTCOME = ".done"
-_MOST_CHUNKS = 500
-_FROZEN = "frozen"
 _TRY_AGAIN_AFTER_SECONDS = 2.0
 _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 """What a network file system answers while its server is away for a moment."""
 DEFAULT_STUDY_FILE = "study.toml"
 """What is read where no study is named."""
+
+EVERYBODY = "everybody"
+"""Who asks for a stage itself, as all processes of a run do together."""
+
+_LOOK_EVERY_SECONDS = 0.5
+
+_wishes_granted = multiprocessing.Value("b", False, lock=False)
+"""Whether what this process was asked for is done; told by a process that it forked."""
 
 
 def _hidden_path() -> Any:
@@ -108,22 +127,15 @@ def load_study(study: str | None, dump: str | None, workspace: str | None) -> tu
 @lru_cache(maxsize=4)
 def current_inventory(dump: Path, identified: Path, quiet_seconds: float) -> Inventory:
     """Scan the dump, once a process: what is complete must not change while a run decides what to do."""
-    # A run that was killed behind its last receipt left its list, and where nothing is new no stage sweeps.
-    sweep_temporaries(identified, deep=False)
+    # A run that was killed behind its last receipt may have left something, and where nothing is new no stage sweeps.
+    sweep_temporaries(identified, deep=False, foreign=False)
     spool = temporary_sibling(identified / "scan")
-    atexit.register(_remove_spool, spool, os.getpid())
     quiet = None
     if quiet_seconds:
         moment = int(now().timestamp() * 1e9)
         span = int(quiet_seconds * 1e9)
         quiet = Quiet(begin_ns=moment - span, end_ns=moment + span)
     return scan_dump(os.fsencode(dump), spool, quiet=quiet)
-
-
-def _remove_spool(spool: Path, process: int) -> None:
-    """Remove the list of files when the process that made it ends, and not when one that it forked does."""
-    if os.getpid() == process:
-        spool.unlink(missing_ok=True)
 
 
 def say_and_exit(fault: ScanwardError) -> NoReturn:
@@ -163,7 +175,9 @@ class StudyTask(luigi.Task):
         """Resolve the parameters, and fill in the workspace's key."""
         values = dict(super().get_param_values(params, args, kwargs))  # type: ignore[no-untyped-call] # Luigi's
         try:
-            _, opened = load_study(values["study"], values["dump"], values["workspace"])
+            settings, opened = load_study(values["study"], values["dump"], values["workspace"])
+            if run.has_central_scheduler():
+                run.check_scheduler(plain_http=settings.hosts.plain_http)
         except ScanwardError as fault:
             say_and_exit(fault)
         values["workspace_key"] = opened.key
@@ -186,6 +200,8 @@ class StudyTask(luigi.Task):
 
     def sibling(self, kind: type[StudyTask], **more: Any) -> Any:
         """Make another task of the same study."""
+        if issubclass(kind, StageTask) and run.has_central_scheduler():
+            more.setdefault("asked_by", EVERYBODY)
         return kind(study=self.study, dump=self.dump, workspace=self.workspace, debug=self.debug, **more)
 
     def run(self) -> Any:
@@ -201,20 +217,49 @@ class StudyTask(luigi.Task):
         gc.set_threshold(100_000, 20, 100)
         for last in (False, True):
             try:
-                needed = self.work()
-                if needed is not None:
-                    yield from needed
+                yield from self.carry_out()
             except Exception as fault:
                 keep_fault(self.place.logs, fault)
                 if last or not _may_pass(fault):
+                    self._leave_to_others()
                     raise
                 time.sleep(_TRY_AGAIN_AFTER_SECONDS)
             else:
                 return
 
+    def carry_out(self) -> Iterator[Any]:
+        """Do the work, and yield the tasks that turn out to be needed."""
+        needed = self.work()
+        if needed is not None:
+            yield from needed
+
     def work(self) -> Iterator[Any] | None:
         """Do the work; a generator yields the tasks that turn out to be needed."""
         raise NotImplementedError
+
+    def _leave_to_others(self) -> None:
+        """Where several hosts work, ask for no more work: what this one cannot do, another may.
+
+        Its scheduler would hand the same piece out here again and again.
+        """
+        if run.joined(self.place) is not None:
+            # Luigi's own way to be told so (luigi.worker, SIGUSR1).
+            os.kill(_MAIN_PROCESS, signal.SIGUSR1)
+
+    def wait_until(self, seen: Callable[[], bool], stage: str) -> None:
+        """Wait for what another host wrote, which a network file system may show here only some time later.
+
+        Raises
+        ------
+        StorageError
+            If it does not show up at all.
+        """
+        seconds = self.settings.hosts.storage_seconds
+        until = time.monotonic() + seconds
+        while not seen():
+            if time.monotonic() > until:
+                raise StorageError(stage=stage, seconds=round(seconds))
+            time.sleep(_LOOK_EVERY_SECONDS)
 
     def on_failure(self, exception: BaseException) -> str:
         """Tell the scheduler of a fault in one sentence: what it is told, its web page shows."""
@@ -223,7 +268,10 @@ class StudyTask(luigi.Task):
     def advance(self, stage: str, units: int = 1) -> None:
         """Count units done, for the progress bar and for Luigi's page."""
         BOARD.advance(stage, units)
-        done, total = BOARD.read(stage)
+        self.show_percentage(*BOARD.read(stage))
+
+    def show_percentage(self, done: int, total: int) -> None:
+        """Show on Luigi's page how far the task is."""
         percentage = min(100, 100 * done // total) if total else -1
         # Each call is a message to the scheduler; units come by the thousand.
         if self.set_progress_percentage is not None and percentage > self._percentage:
@@ -245,41 +293,51 @@ class ChunkTask(StudyTask):
     plan = luigi.Parameter()
     chunk = luigi.IntParameter()
 
+    told: Callable[[int], None] | None = None
+    """Who is told of units done, if this chunk is part of a portion."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its list."""
+        return self.place.plans / self.plan
+
     @property
     def list_path(self) -> Path:
         """The list to work through."""
-        return list_path(self.place.plans / self.plan, self.chunk)
+        return list_path(self.folder, self.chunk)
 
     @property
     def outcome_path(self) -> Path:
         """What became of it."""
-        return self.list_path.with_suffix(_OUTCOME)
+        return outcome_path(self.folder, self.chunk)
 
     def complete(self) -> bool:
         """Tell whether the outcome is written."""
         return self.outcome_path.exists()
 
-
-def list_path(folder: Path, chunk: int) -> Path:
-    """Return where the list of a chunk stands in a folder of lists."""
-    return folder / f"{chunk:05d}{_LIST}"
-
-
-def all_lists(folder: Path) -> Iterator[Path]:
-    """Yield the lists of a folder of lists."""
-    return folder.glob(f"*{_LIST}")
-
-
-def chunk_size(asked: int, units: int) -> int:
-    """Return how many units of work a chunk gets: as asked, or more where that would make too many chunks.
-
-    A scheduler's work grows with the square of the tasks that wait.
-    """
-    return max(asked, -(-units // _MOST_CHUNKS))
+    def advance(self, stage: str, units: int = 1) -> None:
+        """Count units done, for whoever shows that."""
+        if self.told is None:
+            super().advance(stage, units)
+        else:
+            self.told(units)
 
 
 class StageTask(StudyTask):
-    """A task that finishes a stage: complete when its receipt says so for the present input and settings."""
+    """A task that finishes a stage: complete when its receipt says so for the present input and settings.
+
+    Alone, a process asks for the chunks as soon as they are known. Under a central scheduler every process must ask for
+    the same tasks from the beginning, or it would be given none of those that another one found out about. So there a
+    stage asks for a fixed number of portions, among which the chunks are dealt (`pipelines.portions`); and what was
+    asked for by a person is a task of one process alone, so that each ends when all is done and tells how that went.
+
+    Attributes
+    ----------
+    asked_by
+        Filled in by itself under a central scheduler: the process that was asked, or `EVERYBODY` for the stage itself.
+    """
+
+    asked_by = luigi.Parameter(default="")
 
     stage = ""
     """The receipt's name."""
@@ -287,12 +345,67 @@ class StageTask(StudyTask):
     title = ""
     """How the last summary calls the stage."""
 
-    chunk_task: type[ChunkTask]
+    chunk_task: type[ChunkTask] | None = None
     """What does this stage's work lists, if it has any."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+    """The databases that it looks into and that it changes; needed where several hosts see them."""
+
+    kinds: ClassVar[dict[str, type[StageTask]]] = {}
+    """The stages by name."""
+
+    _receipt: Receipt | None = None
+    _desk: Desk | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.stage:
+            StageTask.kinds[cls.stage] = cls
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Resolve the parameters, and name the process that was asked."""
+        values = dict(super().get_param_values(params, args, kwargs))
+        if run.has_central_scheduler() and not values["asked_by"]:
+            values["asked_by"] = run.name_process()
+        return list(values.items())
+
+    @property
+    def is_wish(self) -> bool:
+        """Whether this task only waits until the stage is done, on behalf of one process."""
+        return self.asked_by not in ("", EVERYBODY)
+
+    @property
+    def place(self) -> Workspace:
+        """The workspace, with working copies of the databases where those are used."""
+        place = super().place
+        return replace(place, desk=self._desk.folder) if self._desk is not None else place
+
+    @property
+    def session(self) -> str:
+        """The run that this process takes part in."""
+        joined = run.joined(super().place)
+        return joined.token if joined is not None else SESSION
+
+    def before(self) -> StageTask | None:
+        """Return the stage that this one works on; the first has none."""
+        return None
+
+    def requires(self) -> Any:
+        """Ask for the stage before, or under a central scheduler for what stands between."""
+        if self.is_wish:
+            return self.sibling(type(self))
+        if self.asked_by and self.chunk_task is not None:
+            from pipelines.portions import portions_of  # noqa: PLC0415 - which knows the stages
+
+            return portions_of(self)
+        return self.before() or []
 
     def input_digest(self) -> str:
         """Name what this stage works on, as a rule what the stage before made; empty while that is not complete."""
-        before: StageTask = self.requires()  # type: ignore[no-untyped-call] # Luigi's
+        before = self.before()
+        assert before is not None
         receipt = before.receipt()
         return receipt.output_digest if receipt is not None and before.complete() else ""
 
@@ -308,19 +421,53 @@ class StageTask(StudyTask):
             and receipt.input_digest == self.input_digest() != ""
             and receipt.settings_digest == self.settings_digest()
             and self.is_still_there(receipt)
-            and not any(self.place.plans.glob(f"{self.stage}-*/{_FROZEN}"))
+            and not any(frozen_folders(self.place.plans, self.stage))
         )
 
     def complete(self) -> bool:
         """Tell whether the stage is done; if it is not, get ready for it."""
+        if os.getpid() != _MAIN_PROCESS:
+            return self.stands()
+        if self.is_wish:
+            self._join_run()
         done = self.stands()
-        if os.getpid() == _MAIN_PROCESS:
-            _seen.setdefault(self.stage, (self, done))
-            if not done:
-                self.prepare()
-                # Here and not where the work is done: with several workers that is another process.
-                BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER)
+        _seen.setdefault(self.stage, (self, done))
+        if not done:
+            if self.is_wish and run.joined(self.place) is None:
+                run.begin(self.place, self._dump_taken_as_indexed())
+            self.prepare()
+            # Here and not where the work is done: with several workers that is another process.
+            refresh = self._show_what_all_do if self.asked_by else None
+            BOARD.start(terminal=sys.stderr.isatty(), logger=LOGGER, refresh=refresh)
         return done
+
+    def _join_run(self) -> None:
+        """Take part in the run that is under way, unless that has done already what is asked for."""
+        try:
+            if run.join(self.place) is not None and self.stands():
+                # Its mark was left behind, or others go on with more: for this task the dump is looked at anew.
+                run.end(self.place)
+                run.leave(self.place)
+        except ScanwardError as fault:
+            say_and_exit(fault)
+
+    def _dump_taken_as_indexed(self) -> str:
+        """Name the dump as the index knows it, if that is complete now."""
+        first: StageTask = self.sibling(type(self))
+        while (before := first.before()) is not None:
+            first = before
+        receipt = first.receipt()
+        return receipt.input_digest if receipt is not None and first.stands() else ""
+
+    def _show_what_all_do(self) -> None:
+        """Put on the progress board what all hosts have done."""
+        now_frozen = {advance.title: advance for advance in read_advance(super().place.plans)}
+        for title, advance in now_frozen.items():
+            BOARD.put(title, advance.units_done, advance.units)
+        for title in STAGES:
+            _, total = BOARD.read(title)
+            if total and title not in now_frozen and title != "Planning":
+                BOARD.put(title, total, total)
 
     def prepare(self) -> None:
         """Get ready for work; called in the main process, before any other is forked."""
@@ -333,12 +480,19 @@ class StageTask(StudyTask):
         """Read this stage's receipt, if it stands."""
         return read_receipt(self.place.receipts, self.stage)
 
+    @property
+    def plan_folder(self) -> Path:
+        """The folder of this stage's work lists for the present input and settings."""
+        name = f"{self.stage}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
+        return self.place.plans / name
+
     def freeze(
         self,
         progress: str,
         write_lists: Callable[[Path], list[int]],
         *,
         still_true: Callable[[ChunkTask], bool] | None = None,
+        facts: Callable[[], dict[str, Any]] = dict,
     ) -> list[ChunkTask]:
         """Have the work lists of this stage written, once for each input and settings; return their tasks.
 
@@ -350,58 +504,125 @@ class StageTask(StudyTask):
         progress
             The stage's name on the progress board.
         write_lists
-            Writes the lists (`list_path`) into a folder and returns how many units of work each holds.
+            Writes the lists (`tasks.worklist`) into a folder and returns how many units of work each holds.
         still_true
             Tells of a chunk that was done before this run of Luigi whether what it did still stands; else it is done
             again.
+        facts
+            Returns what the stage wants to find again when all chunks are done.
         """
-        name = f"{self.stage}-{digest_of([self.input_digest(), self.settings_digest()])[:16]}"
-        folder = self.place.plans / name
-        frozen = folder / _FROZEN
-        if not frozen.exists():
+        folder = self.plan_folder
+        if not is_frozen(folder):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder, mode=0o700)
-            write_json(frozen, {"session": SESSION, "units": write_lists(folder)}, mode=0o600)
-        plan = json.loads(frozen.read_bytes())
-        units = plan["units"]
-        chunks = [self.sibling(self.chunk_task, plan=name, chunk=chunk) for chunk in range(len(units))]
-        if still_true is not None and plan["session"] != SESSION:
+            units = write_lists(folder)
+            # The lists are of use only together with what was noted when they were written.
+            self._put_back()
+            freeze(folder, WorkList(session=self.session, title=progress, units=units, facts=facts()))
+        work = read_frozen(folder)
+        chunks = self.chunks(folder)
+        # Where several hosts work, a chunk that is done was done by one of them a moment ago.
+        if still_true is not None and work.session != self.session:
             for chunk in chunks:
                 if chunk.complete() and not still_true(chunk):
                     chunk.outcome_path.unlink()
         if not BOARD.read(progress)[1]:
-            todo = [count for count, chunk in zip(units, chunks, strict=True) if not chunk.complete()]
+            todo = [count for count, chunk in zip(work.units, chunks, strict=True) if not chunk.complete()]
             BOARD.expect(progress, sum(todo))
         return chunks
 
-    def finish(self, **facts: Any) -> None:
-        """Write this stage's receipt: the last act of a stage."""
+    def chunks(self, folder: Path) -> list[ChunkTask]:
+        """Return the tasks of a folder of frozen lists."""
+        assert self.chunk_task is not None
+        return [
+            self.sibling(self.chunk_task, plan=folder.name, chunk=chunk)
+            for chunk in range(len(read_frozen(folder).units))
+        ]
+
+    def carry_out(self) -> Iterator[Any]:
+        """Do the stage's work and write its receipt, or wait until others have done so."""
+        if self.is_wish:
+            self.wait_until(self.stands, self.title)
+            run.end(self.place)
+            _wishes_granted.value = True
+        elif not self.asked_by:
+            yield from super().carry_out()
+            self._conclude()
+        elif not self.stands():
+            self.wait_until(lambda: self.input_digest() != "", self.title)
+            with self.at_desk():
+                for chunks in self.work() or ():
+                    self._see_done(chunks)
+                self._conclude()
+
+    def deal(self) -> None:
+        """Write the work lists, and leave the rest to others."""
+        if self.stands():
+            return
+        self.wait_until(lambda: self.input_digest() != "", self.title)
+        if not is_frozen(self.plan_folder):
+            with self.at_desk():
+                next(iter(self.work() or ()), None)
+
+    @contextlib.contextmanager
+    def at_desk(self) -> Iterator[None]:
+        """Have the stage work on copies of its databases."""
+        with lay_out(self.place.identified, reads=self.reads, writes=self.writes) as desk:
+            self._desk = desk
+            try:
+                yield
+            finally:
+                self._desk = None
+
+    def _put_back(self) -> None:
+        """Put back what was changed on copies, unless somebody else has ended this run meanwhile."""
+        if self._desk is not None:
+            if not run.is_under_way(self.place):
+                raise OvertakenError
+            self._desk.put_back()
+
+    def _see_done(self, chunks: list[ChunkTask]) -> None:
+        """Wait until the outcomes of chunks are seen here, and do those that are not after all."""
+        with contextlib.suppress(StorageError):
+            self.wait_until(lambda: all(chunk.complete() for chunk in chunks), self.title)
+        for chunk in chunks:
+            if not chunk.complete():
+                chunk.work()
+
+    def _conclude(self) -> None:
+        """Write the receipt, which is the last act of a stage, when what it speaks of is in its place."""
+        assert self._receipt is not None
+        self._put_back()
         # What this run wrote is complete; what is unfinished was left by one that was cut off.
         sweep_temporaries(self.place.identified, deep=False)
         for folder in (self.place.plans, self.place.receipts, self.place.lists):
             sweep_temporaries(folder)
-        receipt = Receipt(
+        write_receipt(self.place.receipts, self._receipt)
+        self.forget_plans()
+        if not self.asked_by:
+            run.end(self.place)
+
+    def finish(self, **facts: Any) -> None:
+        """Say what this stage did: the last act of its work."""
+        self._receipt = Receipt(
             stage=self.stage,
             software=__version__,
-            input_digest=self.input_digest(),
             settings_digest=self.settings_digest(),
             finished=now().isoformat(timespec="seconds"),
-            **facts,
+            **{"input_digest": self.input_digest(), **facts},
         )
-        write_receipt(self.place.receipts, receipt)
+
+    def process_resources(self) -> Any:
+        """Return what of shared things the task takes up; asked by Luigi again when it ends."""
+        if self.is_wish and _wishes_granted.value:
+            run.tell_luigi_that_all_is_done()
+        return super().process_resources()  # type: ignore[no-untyped-call] # Luigi's
 
     def forget_plans(self, *, but: Path | None = None) -> None:
         """Remove this stage's work lists: its receipt stands, or they are of earlier runs."""
         for plan in self.place.plans.glob(f"{self.stage}-*"):
             if plan != but:
-                forget_plan(plan)
-
-
-def forget_plan(plan: Path) -> None:
-    """Remove one folder of work lists."""
-    # First of all, or a run after a crash would take what is left of the lists for all of them.
-    (plan / _FROZEN).unlink(missing_ok=True)
-    shutil.rmtree(plan)
+                forget(plan)
 
 
 def _may_pass(fault: Exception) -> bool:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask, all_lists, key_map_passphrase, list_path, now, say_and_exit
+from pipelines.base import ChunkTask, StageTask, key_map_passphrase, now, say_and_exit
 from pipelines.harvest import HarvestIdentifiers
 from tasks.config import DeidentifySettings, StudySettings
 from tasks.errors import KeyMapError, MissingPackageError, RecoveryError, UnaccountedError, UsageError
@@ -23,7 +23,8 @@ from tasks.receipt import Receipt, digest_of
 from tasks.sort.place import take_away
 from tasks.sort.store import SortStore
 from tasks.sort.visit import correct_patients, read_visit_overrides
-from tasks.workspace import EXPORT_PAPERS, EXPORT_REPORT_PAGE
+from tasks.worklist import all_lists, list_path
+from tasks.workspace import EXPORT_PAPERS, EXPORT_REPORT_PAGE, FINDINGS, INDEX, KEY_MAP, LEDGER
 
 if TYPE_CHECKING:
     from tasks.deidentify.audit.conversion import Converter
@@ -155,9 +156,11 @@ class DeidentifyStudy(StageTask):
     stage = "deidentify"
     title = "De-identified"
     chunk_task = ExportChunk
+    reads = (INDEX, FINDINGS)
+    writes = (KEY_MAP, LEDGER)
 
-    def requires(self) -> HarvestIdentifiers:
-        """Ask for the sorted tree, and for what is known of each patient in it."""
+    def before(self) -> HarvestIdentifiers:
+        """Return the sorted tree, and what is known of each patient in it."""
         harvest: HarvestIdentifiers = self.sibling(HarvestIdentifiers)
         return harvest
 
@@ -223,7 +226,7 @@ class DeidentifyStudy(StageTask):
         from tasks.deidentify.report import withdraw_report  # noqa: PLC0415
 
         make_folder(self.place.export)
-        ledger_path = self.place.identified / "export.db"
+        ledger_path = self.place.ledger
         files = self._sorted_files()
         chunks = self.freeze("De-identifying", lambda folder: self._write_lists(folder, files, ledger_path))
         if chunks:
@@ -253,7 +256,6 @@ class DeidentifyStudy(StageTask):
             everything = ledger.rows()
         self._check(files, everything, ordered - len(rows))
         self._finish(rows, everything)
-        self.forget_plans()
 
     def _sorted_files(self) -> list[SortedFile]:
         """List what stands in the sorted tree."""

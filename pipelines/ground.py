@@ -7,12 +7,13 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
 from luigi.configuration import get_config
-from luigi.parameter import ParameterException
+from luigi.parameter import ParameterException, UnconsumedParameterWarning
 from luigi.task_register import TaskClassException
 
 # Nothing of `tasks` is imported here before `check_package_owners` has seen that it is ours.
@@ -38,6 +39,22 @@ _DEFAULTS = {
     ("scheduler", "retry_delay"): "-1",
     **{("retcode", name): str(code) for name, code in RETURN_CODES.items()},
 }
+
+_CENTRAL_DEFAULTS = {
+    # Whoever is left finishes the work of those that are gone, and an idle one looks for work every second or two.
+    ("worker", "keep_alive"): "true",
+    ("worker", "wait_interval"): "1",
+    ("worker", "wait_jitter"): "1",
+    # The scheduler knows what is done; a network file system may show it some time later, and tasks wait for that.
+    ("worker", "check_unfulfilled_deps"): "false",
+    # The same command twice on one machine is two workers, and no mistake.
+    ("core", "no_lock"): "true",
+    # A scheduler that is started anew is back in less than that.
+    ("core", "rpc-retry-attempts"): "6",
+    ("core", "rpc-retry-wait"): "5",
+    ("core", "rpc-log-retries"): "false",
+}
+"""Options under a central scheduler, before those above."""
 
 _NAMES = ("pipelines", "tasks", "viewer")
 _STOPPED_BY_HAND = 130
@@ -94,13 +111,16 @@ def set_luigi_defaults() -> None:
 
     configure_logging()
     config = get_config()  # type: ignore[no-untyped-call] # Luigi's
-    for (section, option), value in _DEFAULTS.items():
-        if not _is_set(section, option):
-            config.set(section, option, value)
     scheduler_named = any(_is_set("core", f"default_scheduler_{part}") for part in ("host", "port", "url"))
     scheduler_asked = any(word.startswith("--scheduler-") for word in sys.argv[1:])
     if not scheduler_named and not scheduler_asked and not _is_set("core", "local_scheduler"):
         config.set("core", "local_scheduler", "true")
+    # Options of Luigi's of which one part of it does not know that another reads them.
+    warnings.filterwarnings("ignore", r"The configuration contains the parameter 'rpc_", UnconsumedParameterWarning)
+    alone = "--local-scheduler" in sys.argv[1:] or config.getboolean("core", "local_scheduler", False)
+    for (section, option), value in (_DEFAULTS if alone else _DEFAULTS | _CENTRAL_DEFAULTS).items():
+        if not _is_set(section, option):
+            config.set(section, option, value)
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(known, FaultFilter) for known in logger.filters):
         FaultFilter.debug = "--debug" in sys.argv

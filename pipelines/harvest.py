@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask, chunk_size, list_path
+from pipelines.base import ChunkTask, StageTask
 from pipelines.sort import SortStudy
 from tasks.files import write_atomically
 from tasks.receipt import Receipt, digest_of
 from tasks.sort.store import SortStore
+from tasks.worklist import chunk_size, list_path
+from tasks.workspace import FINDINGS, INDEX
 
 if TYPE_CHECKING:
     from tasks.deidentify.findings import Findings
@@ -40,9 +42,11 @@ class HarvestIdentifiers(StageTask):
     stage = "harvest"
     title = "Collected identifiers"
     chunk_task = HarvestChunk
+    reads = (INDEX,)
+    writes = (FINDINGS,)
 
-    def requires(self) -> SortStudy:
-        """Ask for the sorted tree."""
+    def before(self) -> SortStudy:
+        """Return the sorted tree."""
         sort: SortStudy = self.sibling(SortStudy)
         return sort
 
@@ -70,7 +74,6 @@ class HarvestIdentifiers(StageTask):
             digest = digest_of([self.input_digest(), findings.digest()])
             read = sum(len(read_gathered(chunk.outcome_path).files) for chunk in chunks)
         self.finish(counts={"files": len(wanted), "read_now": read}, output_digest=digest)
-        self.forget_plans()
 
     def _sorted_files(self) -> dict[str, str]:
         """Return every file of the sorted tree with the identity of its content."""

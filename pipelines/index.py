@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import SESSION, ChunkTask, StageTask, chunk_size, list_path
+from pipelines import run
+from pipelines.base import ChunkTask, StageTask
 from tasks.files import file_digest
 from tasks.index.chunk import Opened, Outcome, Stored, pack, read_chunk, write_chunk
 from tasks.index.row import PASSING_REASONS, Container, FileStamp, IndexRow, Reject
@@ -19,6 +20,8 @@ from tasks.receipt import Receipt, digest_of, write_receipt
 from tasks.sort.place import still_holds
 from tasks.sort.source import Sources
 from tasks.sort.store import SortStore
+from tasks.worklist import chunk_size, frozen_folders, list_path, read_frozen
+from tasks.workspace import INDEX
 
 if TYPE_CHECKING:
     from tasks.index.archive import Member
@@ -94,10 +97,27 @@ class IndexDump(StageTask):
     stage = "index"
     title = "Indexed"
     chunk_task = IndexChunk
+    writes = (INDEX,)
 
     def input_digest(self) -> str:
-        """Name the state of the dump."""
+        """Name the state of the dump; where several hosts work, the state that their run began with."""
+        joined = run.joined(self.place)
+        if joined is not None:
+            return joined.token
         return self.inventory.digest if self.place.index.exists() else ""
+
+    def stands(self) -> bool:
+        """Tell whether the index is complete; where several hosts work, whether their run has found or made it so."""
+        joined = run.joined(self.place)
+        if joined is None:
+            return super().stands()
+        receipt = self.receipt()
+        return (
+            receipt is not None
+            and receipt.settings_digest == self.settings_digest()
+            and (receipt.facts["session"] == joined.token or receipt.input_digest == joined.dump)
+            and not any(frozen_folders(self.place.plans, self.stage))
+        )
 
     def settings_digest(self) -> str:
         """Name the index's format and what decides which files are taken; the size of chunks does not matter."""
@@ -105,13 +125,13 @@ class IndexDump(StageTask):
 
     def is_still_there(self, receipt: Receipt) -> bool:
         """Tell whether nothing has to be tried again: what could not be read last time may be readable now."""
-        return not receipt.facts["to_try_again"] or receipt.facts["session"] == SESSION
+        return not receipt.facts["to_try_again"] or receipt.facts["session"] == self.session
 
     def try_again(self, files: int) -> None:
         """Have the next run read the dump again, because so many files could not be read after all."""
         receipt = self.receipt()
         if files and receipt is not None:
-            facts = {"to_try_again": receipt.facts["to_try_again"] + files, "session": SESSION}
+            facts = {"to_try_again": receipt.facts["to_try_again"] + files, "session": self.session}
             write_receipt(self.place.receipts, replace(receipt, facts={**receipt.facts, **facts}))
 
     def prepare(self) -> None:
@@ -120,20 +140,23 @@ class IndexDump(StageTask):
         import tasks.index.archive  # noqa: PLC0415
         import tasks.index.header  # noqa: F401, PLC0415
 
-        self.inventory  # noqa: B018 - looked at, it is kept
+        if not self.asked_by:
+            self.inventory  # noqa: B018 - looked at, it is kept
 
     def work(self) -> Iterator[Any]:
         """Freeze the lists, have the chunks read, merge what they read."""
         with SortStore(self.place.index):
             pass  # made before the plan is named: without an index there is no input to name it by
-        chunks = self.freeze("Indexing", self._write_lists)
+        chunks = self.freeze("Indexing", self._write_lists, facts=self._describe_dump)
+        facts = read_frozen(self.plan_folder).facts
         yield chunks
         read = 0
         with SortStore(self.place.index) as store:
             store.expect(len(chunks) * self.settings.chunks.index_files)
             for chunk in chunks:
                 read += store.merge(f"{chunk.plan}/{chunk.chunk}", Parcel.read(chunk.outcome_path))
-            found = store.finish_scan(self.inventory.refused, lambda old, new: self._same_content(store, old, new))
+            refused = (Reject(path=bytes.fromhex(path), reason=reason) for path, reason in facts["refused"])
+            found = store.finish_scan(refused, lambda old, new: self._same_content(store, old, new))
             counts = store.counts()
             reasons = store.reject_counts()
             self._sweep_store(store)
@@ -149,10 +172,15 @@ class IndexDump(StageTask):
                 "read_now": read,
                 **{f"{change}_now": count for change, count in found.items() if change != "unchanged"},
             },
-            output_digest=digest_of([self.inventory.digest, reasons]),
-            facts={"reasons": reasons, "to_try_again": to_try_again, "session": SESSION},
+            input_digest=facts["dump"],
+            output_digest=digest_of([facts["dump"], reasons]),
+            facts={"reasons": reasons, "to_try_again": to_try_again, "session": self.session},
         )
-        self.forget_plans()
+
+    def _describe_dump(self) -> dict[str, Any]:
+        """Say of the dump what is needed when all is read, perhaps by a host that did not look at it."""
+        seen = self.inventory
+        return {"dump": seen.digest, "refused": [(reject.path.hex(), reject.reason) for reject in seen.refused]}
 
     def _write_lists(self, folder: Path) -> list[int]:
         """List the files that are new or changed."""
@@ -180,9 +208,7 @@ class IndexDump(StageTask):
             if (
                 not before
                 and target
-                and still_holds(
-                    placed, device=stamp.device, inode=stamp.inode, size=stamp.size, mtime_ns=stamp.mtime_ns
-                )
+                and still_holds(placed, inode=stamp.inode, size=stamp.size, mtime_ns=stamp.mtime_ns)
             ):
                 before = file_digest(placed)
             return bool(before) and before == file_digest(sources.in_dump(fresh.stamp.path))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.base import ChunkTask, StageTask, list_path, say_and_exit
+from pipelines.base import ChunkTask, StageTask, say_and_exit
 from pipelines.deidentify import DeidentifyStudy, find_dcm2niix
 from tasks import __version__
 from tasks.config import SeriesSettings
@@ -22,6 +22,8 @@ from tasks.index.completeness import INCOMPLETE_REASONS
 from tasks.logs import LOGGER
 from tasks.receipt import Receipt, digest_of
 from tasks.sort.store import SortStore
+from tasks.worklist import list_path
+from tasks.workspace import INDEX, LEDGER
 
 if TYPE_CHECKING:
     from tasks.review.bids import NamingRule
@@ -96,6 +98,7 @@ class PrepareReview(StageTask):
     stage = "prepare-review"
     title = "Prepared"
     chunk_task = ReviewChunk
+    reads = (INDEX, LEDGER)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Known before hours of work are spent on the stages before.
@@ -123,16 +126,16 @@ class PrepareReview(StageTask):
         """Load what takes a second to load before any process is forked, so that all of them have it."""
         importlib.import_module("tasks.review.nodes")
 
-    def requires(self) -> DeidentifyStudy:
-        """Ask for the export."""
+    def before(self) -> DeidentifyStudy:
+        """Return the export."""
         export: DeidentifyStudy = self.sibling(DeidentifyStudy)
         return export
 
     def input_digest(self) -> str:
         """Name the export, and which series are incomplete."""
-        export = self.requires()
+        export = self.before()
         receipt = export.receipt()
-        plan = export.requires().requires().requires().receipt()
+        plan = export.before().before().before().receipt()
         if receipt is None or plan is None or not export.complete():
             return ""
         return digest_of([receipt.output_digest, plan.facts["gaps"]])
@@ -223,7 +226,6 @@ class PrepareReview(StageTask):
             output_digest=digest_of([entry.to_json() for entry in manifest.entries]),
             facts={"making": self._making_digest()},
         )
-        self.forget_plans()
 
     def _assemble(self, entries: tuple[Entry, ...], before: Manifest | None, waiting: list[str]) -> Manifest:
         """Name the images of the whole study, make the data set, and write what is measured and the page."""
@@ -300,7 +302,7 @@ class PrepareReview(StageTask):
         from tasks.deidentify.ledger import Ledger  # noqa: PLC0415
 
         series: dict[str, dict[str, str]] = defaultdict(dict)
-        with Ledger(self.place.identified / "export.db") as ledger:
+        with Ledger(self.place.ledger) as ledger:
             for row in ledger.rows():
                 if not row.reason:
                     folder, _, name = row.target.rpartition("/")
@@ -315,7 +317,7 @@ class PrepareReview(StageTask):
             reasons = dict(store.incomplete_targets())
         if not reasons:
             return {}
-        with Ledger(self.place.identified / "export.db") as ledger:
+        with Ledger(self.place.ledger) as ledger:
             return {
                 row.target.rpartition("/")[0]: " ".join(
                     INCOMPLETE_REASONS[code] for code in reasons[row.source].split()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.base import BOARD, SESSION, ChunkTask, StageTask, chunk_size, holds_something, list_path, now
+from pipelines.base import BOARD, ChunkTask, StageTask, holds_something, now
 from pipelines.index import IndexDump
 from tasks import __version__
 from tasks.errors import CollisionError, UnaccountedError
@@ -38,6 +38,8 @@ from tasks.sort.source import Sources
 from tasks.sort.store import Candidate, Planned, SortStore, Source, pack_placements
 from tasks.sort.tree import TreeNames, plan_tree
 from tasks.sort.visit import read_visit_overrides
+from tasks.worklist import chunk_size, list_path
+from tasks.workspace import INDEX
 
 _ADVANCE_EVERY = 1000
 
@@ -50,9 +52,10 @@ class PlanSort(StageTask):
 
     stage = "plan"
     title = "Planned"
+    writes = (INDEX,)
 
-    def requires(self) -> IndexDump:
-        """Ask for the index."""
+    def before(self) -> IndexDump:
+        """Return the index."""
         index: IndexDump = self.sibling(IndexDump)
         return index
 
@@ -77,7 +80,7 @@ class PlanSort(StageTask):
         sources = Sources.of(self.settings.dump, self.place)
         with SortStore(self.place.index) as store:
             settle(store, sources, by_link=self.settings.sort.place == "symlink")
-            _digest(self.requires(), store, sources)
+            _digest(self.before(), store, sources)
             names = TreeNames(
                 store,
                 parse_layout(settings.layout, settings.file_name),
@@ -97,7 +100,7 @@ class PlanSort(StageTask):
                 counts={**store.plan_counts(), "incomplete_series": sum(incomplete.values())},
                 lists=lists,
                 output_digest=output.name(),
-                facts={"reasons": incomplete, "gaps": digest_of(list(store.gaps())), "session": SESSION},
+                facts={"reasons": incomplete, "gaps": digest_of(list(store.gaps())), "session": self.session},
             )
 
     def _write_lists(self, store: SortStore, output: _RowDigest) -> dict[str, str]:
@@ -165,9 +168,10 @@ class SortStudy(StageTask):
     stage = "sort"
     title = "Sorted"
     chunk_task = PlaceChunk
+    writes = (INDEX,)
 
-    def requires(self) -> PlanSort:
-        """Ask for the plan."""
+    def before(self) -> PlanSort:
+        """Return the plan."""
         plan: PlanSort = self.sibling(PlanSort)
         return plan
 
@@ -197,7 +201,7 @@ class SortStudy(StageTask):
                 undone += store.merge_placements(run, parcel)
             store.placements_noted()
             lost = [(file, reason) for file, reason in undone if reason != TAKEN]
-            self.requires().requires().try_again(len(lost))
+            self.before().before().try_again(len(lost))
             store.refuse_planned(lost)
             if len(undone) > len(lost):
                 # Whoever mends it shall find the next run looking at what stands.
@@ -238,7 +242,6 @@ class SortStudy(StageTask):
                 output_digest=_RowDigest(store.plan_rows()).name() if lost else self.input_digest(),
                 facts={"reasons": store.reject_counts()},
             )
-        self.forget_plans()
 
     def _write_lists(self, folder: Path) -> list[int]:
         """List what the plan wants and the sorted tree does not have yet."""
@@ -246,8 +249,8 @@ class SortStudy(StageTask):
         sources = Sources.of(self.settings.dump, self.place)
         sizes: list[int] = []
         with SortStore(self.place.index) as store:
-            plan = self.requires().receipt()
-            if plan is None or plan.facts["session"] != SESSION:
+            plan = self.before().receipt()
+            if plan is None or plan.facts["session"] != self.session:
                 # Else it was done a moment ago.
                 settle(store, sources, by_link=self.settings.sort.place == "symlink")
             store.begin_run(now().isoformat(timespec="seconds"), __version__)
@@ -289,7 +292,6 @@ def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
             for one in store.placed_and_gone()
             if not still_holds(
                 sources.in_tree(one.target),
-                device=one.device,
                 inode=one.inode,
                 size=one.size,
                 mtime_ns=one.mtime_ns,
@@ -310,7 +312,7 @@ def settle(store: SortStore, sources: Sources, *, by_link: bool) -> None:
         if not source.present and not source.placed_at:
             # It left the dump since it was placed, which nobody had time to note: this is the last copy.
             mtime_ns = -1 if source.stored else source.mtime_ns
-            way = way_of_gone(target, device=source.device, inode=source.inode, size=source.size, mtime_ns=mtime_ns)
+            way = way_of_gone(target, inode=source.inode, size=source.size, mtime_ns=mtime_ns)
             if way:
                 found.append((source.target, source.file, way))
             continue

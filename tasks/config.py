@@ -368,6 +368,25 @@ class ChunkSettings(_Section):
     """Series that one task converts, measures and draws."""
 
 
+class HostsSettings(_Section):
+    """`[hosts]`: how several hosts share the work of a central scheduler."""
+
+    portions: Annotated[int, Field(ge=1, le=190)] = 64
+    """Into how many portions the chunks of each stage are dealt; several times as many as there are workers."""
+
+    storage_seconds: Annotated[float, Field(ge=1, le=3600)] = 120
+    """For how long what another host wrote is waited for; longer than the mounts keep old attributes."""
+
+    plain_http: bool = False
+    """Whether a scheduler on another host may be asked by plain HTTP."""
+
+    writers: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """How many portions may write to the file server at once; 0 sets no limit."""
+
+    associations: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """How many tasks may speak DICOM with scanners and archives at once; 0 sets no limit."""
+
+
 # -- the night watch ---------------------------------------------------------------------------------------------------
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
@@ -675,6 +694,7 @@ class StudySettings(_Section):
     monitor: MonitorSettings = MonitorSettings()
     mail: MailSettings = MailSettings()
     chunks: ChunkSettings = ChunkSettings()
+    hosts: HostsSettings = HostsSettings()
 
 
 def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path | None = None) -> StudySettings:

@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from tasks.errors import DamagedRecordError
-from tasks.files import database_refusals_named, refusals_named
+from tasks.files import TEMPORARY_PREFIX, database_refusals_named, refusals_named
 
 _AT_ONCE = 500
 """Rows that a stream takes from SQLite at a time."""
@@ -44,8 +45,9 @@ class Database:
         self._path = path
         with refusals_named(path.parent):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._private = path.parent.name.startswith(TEMPORARY_PREFIX)
         with database_refusals_named(path):
-            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection = _connect(path, private=self._private)
         problem = ""
         try:
             ((found,),) = self._read("PRAGMA user_version")
@@ -73,7 +75,17 @@ class Database:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        try:
+            if self._private:
+                # Whole in one file, and with no word in it of a journal that would lie beside.
+                self._read("PRAGMA journal_mode = DELETE")
+        finally:
+            self._connection.close()
+
+    def write_ahead(self) -> None:
+        """Write changes into a journal beside first, so that others can read meanwhile and large ones cost less."""
+        self._read("PRAGMA journal_mode = WAL")
+        self._read(f"PRAGMA synchronous = {'OFF' if self._private else 'NORMAL'}")
 
     def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
@@ -103,3 +115,24 @@ class Database:
                     # SQLite may have rolled back by itself, as it does when the disk is full.
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _connect(path: Path, *, private: bool) -> sqlite3.Connection:
+    """Open a database; one in a private folder (`tasks.desk`) without locks, which its file system may not have."""
+    if not private:
+        return sqlite3.connect(path, isolation_level=None)
+    # SQLite, "The SQLite OS Interface or VFS": unix-none does no locking at all.
+    name = f"file:{quote(os.fspath(path))}?vfs=unix-none"
+    connection = sqlite3.connect(name, isolation_level=None, uri=True)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    # If the machine goes down, nobody misses the copy.
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def fold_journal(path: Path) -> None:
+    """Bring into a database what a process that was cut off left in the journal beside it."""
+    if not path.with_name(f"{path.name}-wal").exists():
+        return
+    with database_refusals_named(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()

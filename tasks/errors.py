@@ -173,6 +173,31 @@ class MailError(ScanwardError):
     exit_code = 17
 
 
+class SchedulerError(ScanwardError):
+    """The scheduler that several hosts share does not answer, must not be trusted, or waits for another version."""
+
+    sentence = "The scheduler {problem}."
+    hint = "{remedy}."
+    exit_code = 18
+
+
+class StorageError(ScanwardError):
+    """What another host wrote on the shared storage does not show up on this one."""
+
+    sentence = "What {stage} needs was made on another host and is not seen on this one after {seconds} seconds."
+    hint = "Look at the mount (README, Growing), and start the same command again: it goes on where it stopped."
+    exit_code = 19
+
+
+class OvertakenError(ScanwardError):
+    """Another host took this one for dead and did its work."""
+
+    sentence = "Another host has done this piece of work meanwhile."
+    hint = "Nothing is lost; start the same command again."
+    exit_code = 21
+    retry = True
+
+
 def error_table() -> list[tuple[int, str, str, str]]:
     """List every fault with what a person needs to know of it.
 

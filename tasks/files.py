@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,15 +20,35 @@ TEMPORARY_PREFIX = ".scanward-"
 """How every unfinished file of ours begins, so that a later run can tell and sweep it."""
 
 _CHUNK = 1 << 20
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems answer that know no hard links."""
 _REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 )
 
 
+def temporary_name(name: str, *, process: int | None = None) -> str:
+    """Name the unfinished form of a file: hidden, one a process of any machine, never longer than a name may be."""
+    known = os.fsencode(name)[:120].decode("utf-8", "ignore")
+    return f"{TEMPORARY_PREFIX}{process or os.getpid()}.{this_machine()}-{known}"
+
+
 def temporary_sibling(path: Path) -> Path:
-    """Name the unfinished form of `path`: hidden, beside it, one a process, never longer than a name may be."""
-    known = os.fsencode(path.name)[:120].decode("utf-8", "ignore")
-    return path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{known}")
+    """Name the unfinished form of `path`, beside it."""
+    return path.with_name(temporary_name(path.name))
+
+
+@cache
+def this_machine() -> str:
+    """Name the machine as it runs now by eight hexadecimal digits: where a process number means one process.
+
+    It was another one before it was started anew, and a container with processes of its own is one by itself.
+    """
+    known = [os.uname().nodename]
+    for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            known.append(os.readlink(source) if os.path.islink(source) else Path(source).read_text("ascii"))
+    return hashlib.sha256("\0".join(known[1:] or known).encode()).hexdigest()[:8]
 
 
 def fsync_folder(folder: Path | bytes) -> None:
@@ -68,6 +89,40 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a whole file as `written_atomically` does."""
     with written_atomically(path, mode=mode) as stream:
         stream.write(content)
+
+
+def write_once(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Write a whole file unless it is there already, whichever machine may try the same at once; tell whether it was.
+
+    Raises
+    ------
+    DiskFullError, WorkspaceError
+        If the file system refuses.
+    """
+    beside = temporary_sibling(path)
+    with refusals_named(path.parent):
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                # A link, unlike a rename, never takes the place of what another process wrote meanwhile.
+                os.link(beside, path)
+            except FileExistsError:
+                # Over the network, the answer to a link that was made may be lost, and the second try told this.
+                return os.stat(beside).st_nlink > 1
+            except OSError as fault:
+                if fault.errno not in _NO_LINKS:
+                    raise
+                if path.exists():
+                    return False
+                os.replace(beside, path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+        fsync_folder(path.parent)
+    return True
 
 
 def write_json(path: Path, content: Any, *, mode: int = 0o644) -> None:
@@ -156,17 +211,29 @@ def database_refusals_named(path: Path) -> Iterator[None]:
         raise
 
 
-def sweep_temporaries(folder: Path, *, deep: bool = True) -> int:
+def sweep_temporaries(folder: Path, *, deep: bool = True, foreign: bool = True) -> int:
     """Remove what an interrupted run left unfinished in `folder`, files and folders; return how many that were.
 
-    Those of a process that still lives are left alone. Unless `deep`, other folders below are not looked into.
+    Those of a process of this machine that still lives are left alone.
+
+    Parameters
+    ----------
+    deep
+        Whether other folders below are looked into.
+    foreign
+        Whether what processes of other machines left is removed: only where none of them can be at work any longer.
     """
     swept = 0
     for parent, folders, names in os.walk(folder):
-        for name in filter(_is_left_over, names):
-            os.unlink(os.path.join(parent, name))
-            swept += 1
-        for name in filter(_is_left_over, folders):
+        for name in names:
+            if _is_left_over(name, foreign=foreign):
+                # Another machine may sweep at the same time.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(parent, name))
+                    swept += 1
+        for name in folders:
+            if not _is_left_over(name, foreign=foreign):
+                continue
             # A program that it started may still be writing there.
             shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
             swept += 1
@@ -174,12 +241,28 @@ def sweep_temporaries(folder: Path, *, deep: bool = True) -> int:
     return swept
 
 
-def _is_left_over(name: str) -> bool:
+_held: set[str] = set()
+"""Names of what this process works on over many calls."""
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep something unfinished of this very process from being swept by it."""
+    _held.add(path.name)
+    try:
+        yield
+    finally:
+        _held.discard(path.name)
+
+
+def _is_left_over(name: str, *, foreign: bool) -> bool:
     """Tell whether a name is that of something unfinished on which nobody works any longer."""
-    if not name.startswith(TEMPORARY_PREFIX):
+    if not name.startswith(TEMPORARY_PREFIX) or name in _held:
         return False
-    owner = name[len(TEMPORARY_PREFIX) :].split("-", 1)[0]
-    return not owner.isdigit() or int(owner) == os.getpid() or not _alive(int(owner))
+    process, _, machine = name[len(TEMPORARY_PREFIX) :].partition("-")[0].partition(".")
+    if machine != this_machine():
+        return foreign
+    return not process.isdigit() or int(process) == os.getpid() or not _alive(int(process))
 
 
 def _alive(process: int) -> bool:

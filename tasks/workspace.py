@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import DamagedRecordError, WorkspaceError
-from tasks.files import make_folder, refusals_named, write_atomically
+from tasks.files import make_folder, refusals_named, write_once
 
 EXPORT_REPORT = "deidentification.json"
 EXPORT_REPORT_PAGE = "deidentification.html"
 EXPORT_CHECKSUMS = "deidentification.sha256"
+INDEX, FINDINGS, LEDGER, KEY_MAP = "index.db", "findings.db", "export.db", "keymap.db"
+"""The databases, by their names in `identified/`."""
+
 EXPORT_PAPERS = frozenset({EXPORT_REPORT, EXPORT_REPORT_PAGE, EXPORT_CHECKSUMS})
 """What lies at the top of the export beside the subjects' folders and is no image."""
 
@@ -28,10 +31,14 @@ class Workspace:
         The workspace itself.
     key
         Eight hexadecimal digits drawn when the workspace was made: its name wherever its path must not show.
+    desk
+        The private folder with working copies of the databases (`tasks.desk`), if they are used instead of the
+        originals.
     """
 
     root: Path
     key: str
+    desk: Path | None = None
 
     @property
     def identified(self) -> Path:
@@ -46,7 +53,7 @@ class Workspace:
     @property
     def index(self) -> Path:
         """The index of the dump (SQLite)."""
-        return self.identified / "index.db"
+        return self.database(INDEX)
 
     @property
     def sorted_tree(self) -> Path:
@@ -66,12 +73,21 @@ class Workspace:
     @property
     def key_map(self) -> Path:
         """Which patient is which subject (SQLite, mode 0600)."""
-        return self.identified / "keymap.db"
+        return self.database(KEY_MAP)
 
     @property
     def findings(self) -> Path:
         """What was collected of what points at patients."""
-        return self.identified / "findings.db"
+        return self.database(FINDINGS)
+
+    @property
+    def ledger(self) -> Path:
+        """What became of each sorted file in the export."""
+        return self.database(LEDGER)
+
+    def database(self, name: str) -> Path:
+        """Return where a database is to be opened."""
+        return (self.desk or self.identified) / name
 
     @property
     def secret(self) -> Path:
@@ -163,7 +179,7 @@ def open_workspace(root: Path, *, dump: Path | None = None) -> Workspace:
         if not os.access(identified, os.W_OK | os.X_OK):
             raise WorkspaceError(path=root, problem="cannot be written (permission denied)")
         if not name.exists():
-            write_atomically(name, secrets.token_hex(4).encode("ascii"), mode=0o600)
+            write_once(name, secrets.token_hex(4).encode("ascii"), mode=0o600)
         key = name.read_text("ascii", "replace").strip()
     if not re.fullmatch(r"[0-9a-f]{8}", key):
         raise DamagedRecordError(path=name, problem="it does not hold eight hexadecimal digits")

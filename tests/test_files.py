@@ -20,11 +20,14 @@ from tasks.errors import DiskFullError, WorkspaceError
 from tasks.files import (
     TEMPORARY_PREFIX,
     file_digest,
+    held,
     make_folder,
     refusals_named,
     same_content,
     sweep_temporaries,
+    temporary_name,
     temporary_sibling,
+    this_machine,
     write_atomically,
     write_json,
     written_atomically,
@@ -138,21 +141,59 @@ def test_sweep_looks_no_deeper_than_it_is_told(tmp_path: Path) -> None:
     """What lies below may be a tree of a million files that another sweep looks after."""
     (tmp_path / "below").mkdir()
     for folder in (tmp_path, tmp_path / "below"):
-        (folder / f"{TEMPORARY_PREFIX}{os.getpid()}-x").touch()
+        (folder / temporary_name("x", process=os.getpid())).touch()
     assert sweep_temporaries(tmp_path, deep=False) == 1
     assert os.listdir(tmp_path) == ["below"]
     assert len(os.listdir(tmp_path / "below")) == 1
     assert sweep_temporaries(tmp_path) == 1
 
 
+def test_what_other_hosts_left_is_swept_only_where_none_can_be_at_work(tmp_path: Path) -> None:
+    """A process number says nothing of another host: the same number may be at work there."""
+    theirs = temporary_name("x", process=1).replace(this_machine(), "0" * 8)
+    for name in (theirs, f"{TEMPORARY_PREFIX}1-x"):
+        (tmp_path / name).touch()
+    assert sweep_temporaries(tmp_path, foreign=False) == 0
+    assert sweep_temporaries(tmp_path) == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_this_process_holds_is_not_swept_by_it(tmp_path: Path) -> None:
+    beside = temporary_sibling(tmp_path / "x")
+    beside.touch()
+    with held(beside):
+        assert sweep_temporaries(tmp_path) == 0
+    assert sweep_temporaries(tmp_path) == 1
+
+
+def test_written_once_whoever_tries(tmp_path: Path) -> None:
+    """Many processes at the same moment: one writes, and what it wrote is what all of them read."""
+    code = "import os, sys; from pathlib import Path; from tasks.files import write_once; sys.stdin.read(1)\n"
+    code += "print(write_once(Path(sys.argv[1]), b'%d' % os.getpid(), mode=0o600))"
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    tried = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+        for _ in range(8)
+    ]
+    said = {one.pid: one.communicate("x", timeout=60)[0].strip() for one in tried}
+    (winner,) = [process for process, answer in said.items() if answer == "True"]
+    assert (tmp_path / "file").read_text("ascii") == str(winner)
+    assert list(said.values()).count("False") == len(tried) - 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_sweep_spares_what_lives_and_what_is_not_ours(tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
-    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    gone = int(subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout)
     living = subprocess.Popen(["sleep", "600"])
     try:
-        swept = [f"{TEMPORARY_PREFIX}{gone}-x", f"{TEMPORARY_PREFIX}{os.getpid()}-x", f"{TEMPORARY_PREFIX}x-y"]
-        spared = [f"{TEMPORARY_PREFIX}{living.pid}-x", f"{TEMPORARY_PREFIX}1-init", "file", ".hidden"]
+        swept = [
+            temporary_name("x", process=gone),
+            temporary_name("x", process=os.getpid()),
+            f"{TEMPORARY_PREFIX}x-y",
+        ]
+        spared = [temporary_name("x", process=living.pid), temporary_name("init", process=1), "file", ".hidden"]
         for name in swept + spared:
             (deep / name).touch()
         assert sweep_temporaries(tmp_path) == 3
@@ -161,7 +202,7 @@ def test_sweep_spares_what_lives_and_what_is_not_ours(tmp_path: Path) -> None:
             folder = tmp_path / name
             folder.mkdir()
             (folder / "link").symlink_to(deep)
-            (folder / f"{TEMPORARY_PREFIX}{gone}-inside").touch()
+            (folder / temporary_name("inside", process=gone)).touch()
         assert sweep_temporaries(tmp_path) == 1, "a folder goes as a whole, and nobody looks into one in use"
         assert sorted(os.listdir(tmp_path)) == sorted(["a", spared[0]])
         assert len(os.listdir(tmp_path / spared[0])) == 2
@@ -254,7 +295,7 @@ def test_what_a_dead_process_left_is_swept_although_nobody_collected_it(tmp_path
     while b") Z" not in Path(f"/proc/{child.pid}/stat").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    left = tmp_path / f"{TEMPORARY_PREFIX}{child.pid}-half"
+    left = tmp_path / temporary_name("half", process=child.pid)
     left.touch()
     try:
         assert sweep_temporaries(tmp_path) == 1

@@ -5,11 +5,9 @@ The same secret gives the same result in every run, worker and machine, with not
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from tasks.dicom.text import plain_name
 from tasks.errors import KeyMapError
-from tasks.files import fsync_folder, refusals_named, temporary_sibling
+from tasks.files import refusals_named, write_once
 
 SECRET_BYTES = 32
 
@@ -145,17 +143,7 @@ def load_secret(path: Path) -> bytes:
     """
     with refusals_named(path.parent):
         if not path.exists():
-            beside = temporary_sibling(path)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_bytes(SECRET_BYTES))
-                stream.flush()
-                os.fsync(stream.fileno())
-            with contextlib.suppress(FileExistsError):
-                # A link, unlike a rename, never takes the place of the secret that another process drew meanwhile.
-                os.link(beside, path)
-            beside.unlink()
-            fsync_folder(path.parent)
+            write_once(path, secrets.token_bytes(SECRET_BYTES), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise KeyMapError(
             what="secret",

@@ -90,7 +90,7 @@ class MemberStore:
         with refusals_named(self._store):
             left = os.listdir(self._folder)
             if any(name.startswith(TEMPORARY_PREFIX) for name in left):
-                sweep_temporaries(self._folder, deep=False)
+                sweep_temporaries(self._folder, deep=False, foreign=False)
             wanted = {name[3:] for name in self.names}
             for name in left:
                 if name.startswith(f"{self._key}-") and name not in wanted:

@@ -40,7 +40,8 @@ class FileStamp(NamedTuple):
     mtime_ns
         Last change of the content, in nanoseconds since 1970 (UTC).
     device, inode
-        The file's identity on its machine.
+        The file's identity in the dump, the same on every machine: the device is 0 where it is that of the dump's own
+        folder, else a number that the place of the mount gives (`tasks.index.scan`).
     """
 
     path: bytes

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.errors import DumpError
@@ -30,6 +30,30 @@ class Quiet:
     end_ns: int
 
 
+class Spool:
+    """An open file without a name, so that nothing is left of it however the process ends.
+
+    Parameters
+    ----------
+    path
+        Where it is made, mode 0600.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        path.unlink()
+
+    def close(self) -> None:
+        """Let go of the file, and with that of its content."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """Everything seen in a dump at one moment; the files themselves stand in a spool, because they may be millions.
@@ -43,21 +67,23 @@ class Inventory:
     refused
         Links, special files, folders that could not be opened, and files that may still be being written; by path.
     spool
-        Where the ordinary files are listed.
+        The list of the ordinary files.
     """
 
     digest: str
     files: int
     refused: tuple[Reject, ...]
-    spool: Path
+    spool: Spool = field(repr=False, compare=False)
 
     def stamps(self) -> Iterator[FileStamp]:
         """Yield the ordinary files, always in the same order; memory stays small."""
         rest = b""
-        with open(self.spool, "rb") as stream:
-            while block := stream.read(_BLOCK):
-                stamps, rest = unpack_stamps(rest + block)
-                yield from stamps
+        place = 0
+        # At a place that is told each time: processes that were forked share the one that is remembered.
+        while block := os.pread(self.spool.descriptor, _BLOCK, place):
+            place += len(block)
+            stamps, rest = unpack_stamps(rest + block)
+            yield from stamps
 
 
 def scan_dump(dump: bytes, spool: Path, *, quiet: Quiet | None = None) -> Inventory:
@@ -68,7 +94,7 @@ def scan_dump(dump: bytes, spool: Path, *, quiet: Quiet | None = None) -> Invent
     dump
         The folder.
     spool
-        The file that the list of ordinary files is written to, mode 0600.
+        The file that the list of ordinary files is written to, mode 0600; its name is removed at once.
     quiet
         Files last changed within it are refused as "still-arriving".
 
@@ -83,31 +109,60 @@ def scan_dump(dump: bytes, spool: Path, *, quiet: Quiet | None = None) -> Invent
     refused: list[Reject] = []
     state = hashlib.sha256()
     pending = [b""]
+    devices = _Devices(dump)
     with refusals_named(spool.parent):
-        descriptor = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            while pending:
-                records, folders = _scan_folder(dump, pending.pop(), refused, quiet)
-                # Backwards, because the last is taken first.
-                pending += sorted(folders, reverse=True)
-                files += len(records)
-                block = b"".join(sorted(records))
-                state.update(block)
-                stream.write(block)
+        listed = Spool(spool)
+        try:
+            with os.fdopen(listed.descriptor, "wb", closefd=False) as stream:
+                while pending:
+                    records, folders = _scan_folder(dump, pending.pop(), refused, quiet, devices)
+                    # Backwards, because the last is taken first.
+                    pending += sorted(folders, reverse=True)
+                    files += len(records)
+                    block = b"".join(sorted(records))
+                    state.update(block)
+                    stream.write(block)
+        except BaseException:
+            listed.close()
+            raise
     refused.sort(key=lambda reject: reject.path)
     for reject in refused:
         state.update(reject.path + b"\0" + reject.reason.encode("ascii") + b"\0")
-    return Inventory(digest=state.hexdigest(), files=files, refused=tuple(refused), spool=spool)
+    return Inventory(digest=state.hexdigest(), files=files, refused=tuple(refused), spool=listed)
+
+
+class _Devices:
+    """Numbers the devices that files of a dump lie on, alike on every machine that sees it.
+
+    The kernel's own number of a file system that comes over the network is another one on each machine, and after each
+    start.
+    """
+
+    def __init__(self, dump: bytes) -> None:
+        self._known: dict[int, int] = {}
+        try:
+            self._known[os.stat(dump).st_dev] = 0
+        except OSError:
+            return
+
+    def number_in(self, folder: bytes, device: int) -> int:
+        """Return the number of a device, which is named by the folder where it is met first."""
+        number = self._known.get(device)
+        if number is None:
+            name = b"%d:%b" % (len(self._known), folder)
+            number = self._known[device] = int.from_bytes(hashlib.sha256(name).digest()[:6], "big") + 1
+        return number
 
 
 def _scan_folder(
-    dump: bytes, folder: bytes, refused: list[Reject], quiet: Quiet | None
+    dump: bytes, folder: bytes, refused: list[Reject], quiet: Quiet | None, devices: _Devices
 ) -> tuple[list[bytes], list[bytes]]:
     """Return the records of a folder's ordinary files, and the folders in it."""
     records: list[bytes] = []
     folders: list[bytes] = []
     prefix = folder + b"/" if folder else b""
     begin, end = (quiet.begin_ns, quiet.end_ns) if quiet else (1, 0)
+    last, device = -1, 0
     try:
         with os.scandir(dump + b"/" + folder if folder else dump) as entries:
             for entry in entries:
@@ -134,7 +189,10 @@ def _scan_folder(
                 if begin <= changed <= end:
                     refused.append(Reject(path=path, reason="still-arriving"))
                     continue
-                records.append(STAMP_RECORD % (path, status.st_size, changed, status.st_dev, status.st_ino))
+                if status.st_dev != last:
+                    last = status.st_dev
+                    device = devices.number_in(folder, last)
+                records.append(STAMP_RECORD % (path, status.st_size, changed, device, status.st_ino))
     except OSError as fault:
         # Met when the folder is opened, or on the way through it.
         if not folder:

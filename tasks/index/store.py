@@ -16,8 +16,13 @@ from tasks.index.chunk import FILE_COLUMNS
 from tasks.index.row import PASSING_REASONS, ROW_FIELDS, SHARED_FIELDS, FileStamp, IndexRow, Reject, SharedHeader
 from tasks.parcel import Parcel
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a table changes; an index of another version is refused, not guessed at."""
+
+_UPGRADES = {
+    # Until then the devices had the kernel's numbers, which are others on each machine.
+    3: ("UPDATE file SET device = 0",),
+}
 
 _IS_FRESH = "{}.id > (SELECT file FROM fresh_from)"
 """Holds for files that were read since the last scan was finished; they have the highest numbers."""
@@ -158,9 +163,8 @@ class IndexStore(Database):
 
     def __init__(self, path: Path, more_schema: str = "") -> None:
         statements = [statement for statement in (_SCHEMA + more_schema).split(";") if statement.strip()]
-        super().__init__(path, statements, SCHEMA_VERSION)
-        self._read("PRAGMA journal_mode = WAL")
-        self._read("PRAGMA synchronous = NORMAL")
+        super().__init__(path, statements, SCHEMA_VERSION, _UPGRADES)
+        self.write_ahead()
         # With SQLite's own 2 MiB, the pages of large tables are read over and over.
         self._read(f"PRAGMA cache_size = -{_CACHE_KIB}")
         # What SQLite would put into a temporary file is read from headers, and must not leave `identified/`.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from tasks.errors import WorkspaceError
-from tasks.files import TEMPORARY_PREFIX, fsync_folder, refusals_named, same_content, temporary_sibling
+from tasks.files import fsync_folder, refusals_named, same_content, temporary_name, temporary_sibling
 
 _FICLONE = 0x40049409
 """The Linux request that shares a file's blocks without sharing its inode (ioctl_ficlone(2))."""
@@ -244,16 +244,17 @@ def names_in(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def still_holds(path: bytes, *, device: int, inode: int, size: int, mtime_ns: int) -> bool:
+def still_holds(path: bytes, *, inode: int, size: int, mtime_ns: int) -> bool:
     """Tell whether a place holds the content that was put there, although its file is gone from the dump.
 
-    A link shows what is written into the file later; then what was there before is no more.
+    A link shows what is written into the file later; then what was there before is no more. A copy that has the inode's
+    number by chance, on another device, has the size and the time of its source.
     """
     try:
         status = os.stat(path)
     except OSError:
         return False
-    linked = (status.st_dev, status.st_ino) == (device, inode) or os.path.islink(path)
+    linked = status.st_ino == inode or os.path.islink(path)
     return not linked or (status.st_size, status.st_mtime_ns) == (size, mtime_ns)
 
 
@@ -297,7 +298,7 @@ def way_of(source: bytes, target: bytes) -> str:
     return "hardlink" if os.path.samefile(source, target) else "copy"
 
 
-def way_of_gone(target: bytes, *, device: int, inode: int, size: int, mtime_ns: int) -> str:
+def way_of_gone(target: bytes, *, inode: int, size: int, mtime_ns: int) -> str:
     """Tell by which way a file came to its place that has left the dump since; empty if another one stands there.
 
     `mtime_ns` is -1 where it does not tell.
@@ -305,7 +306,7 @@ def way_of_gone(target: bytes, *, device: int, inode: int, size: int, mtime_ns: 
     status = os.lstat(target)
     if not stat.S_ISREG(status.st_mode) or status.st_size != size or mtime_ns not in (-1, status.st_mtime_ns):
         return ""
-    return "hardlink" if (status.st_dev, status.st_ino) == (device, inode) else "copy"
+    return "hardlink" if status.st_ino == inode else "copy"
 
 
 def _reflink(source: bytes, folder: int, name: str) -> None:
@@ -369,7 +370,7 @@ def _fresh(folder: int, name: str) -> Iterator[BinaryIO]:
     """Offer a file under a hidden name, then give it the real one unless that is taken."""
     if _is_taken(folder, name):
         raise FileExistsError(errno.EEXIST, "taken")
-    beside = f"{TEMPORARY_PREFIX}{os.getpid()}-{os.fsencode(name)[:120].decode('utf-8', 'ignore')}"
+    beside = temporary_name(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=folder)
     try:

@@ -84,7 +84,7 @@ def _is_held(source: Source, store: SortStore, sources: Sources) -> bool:
     try:
         if source.stored:
             archive = os.lstat(sources.in_dump(store.container_path(source.file)))
-            if (archive.st_mtime_ns, archive.st_dev, archive.st_ino) != (source.mtime_ns, source.device, source.inode):
+            if (archive.st_mtime_ns, archive.st_ino) != (source.mtime_ns, source.inode):
                 return False
         if source.way == "symlink" or not os.path.lexists(place):
             return True

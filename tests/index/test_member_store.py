@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DiskFullError
-from tasks.files import TEMPORARY_PREFIX
+from tasks.files import TEMPORARY_PREFIX, temporary_name
 from tasks.index.archive import ArchiveLimits, Member, settle_store, unpack_container
 from tasks.index.row import Container
 from tests.builders.disks import tiny_disk
@@ -40,11 +40,11 @@ def test_doing_it_again_mends_what_a_crash_left(bench: Bench) -> None:
     (below / f"{KEY}-000017").write_bytes(b"of an attempt with other limits")
     dead = subprocess.Popen(["true"])
     dead.wait()
-    (below / f"{TEMPORARY_PREFIX}{dead.pid}-{KEY}-000003").write_bytes(b"never finished")
+    (below / temporary_name(f"{KEY}-000003", process=dead.pid)).write_bytes(b"never finished")
     assert bench.unpack("x", content) == first
     # What belongs to others stays.
     (below / "abother00-000000").write_bytes(b"of another")
-    (below / f"{TEMPORARY_PREFIX}{os.getppid()}-abother00-000001").write_bytes(b"being written")
+    (below / temporary_name("abother00-000001", process=os.getppid())).write_bytes(b"being written")
     members = unpack_container(
         os.fsencode(bench.dump),
         Container(path=b"x", kind="zip"),
@@ -53,7 +53,7 @@ def test_doing_it_again_mends_what_a_crash_left(bench: Bench) -> None:
         limits=ArchiveLimits(members=1),
     )
     assert members == [Member(path=b"x", reason="archive-limit")]
-    assert sorted(os.listdir(below)) == [f"{TEMPORARY_PREFIX}{os.getppid()}-abother00-000001", "abother00-000000"]
+    assert sorted(os.listdir(below)) == [temporary_name("abother00-000001", process=os.getppid()), "abother00-000000"]
 
 
 def test_files_are_replaced_and_never_written_again(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import stat
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import DiskFullError, DumpError, WorkspaceError
 from tasks.index.row import PASSING_REASONS, REJECT_REASONS, STAMP_RECORD, FileStamp, Reject, unpack_stamps
-from tasks.index.scan import Inventory, Quiet, scan_dump
+from tasks.index.scan import Inventory, Quiet, Spool, scan_dump
 from tests import strategies
 from tests.builders.disks import deep_folder, make_socket, tiny_disk, unprivileged
 
@@ -77,7 +78,7 @@ def test_stamps_say_what_the_file_system_says(moment: int, tmp_path: Path, spool
     (stamp,) = stamps_of(tmp_path, spool)
     status = path.stat()
     assert status.st_mtime_ns == moment
-    assert stamp == FileStamp(path=b"file", size=3, mtime_ns=moment, device=status.st_dev, inode=status.st_ino)
+    assert stamp == FileStamp(path=b"file", size=3, mtime_ns=moment, device=0, inode=status.st_ino)
 
 
 @given(st.lists(strategies.file_names(), max_size=6, unique=True))
@@ -105,10 +106,11 @@ def test_a_list_comes_back_wherever_it_is_cut(stamps: list[FileStamp], data: st.
 
 def write_spool(path: Path, count: int) -> Inventory:
     """Write the spool of a made-up dump."""
-    with path.open("wb") as stream:
+    spool = Spool(path)
+    with os.fdopen(spool.descriptor, "wb", closefd=False) as stream:
         for number in range(count):
             stream.write(STAMP_RECORD % (b"%0150d" % number, number, NOW + number, 1, number))
-    return Inventory(digest="", files=count, refused=(), spool=path)
+    return Inventory(digest="", files=count, refused=(), spool=spool)
 
 
 def test_a_long_spool_is_read_as_a_stream(spool: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_long_spool_is_read_as_a_stream(spool: Path) -> None:
     peaks = []
     for count in (12_000, 36_000):
         seen = write_spool(spool, count)
-        assert spool.stat().st_size > 2 << 20
+        assert os.fstat(seen.spool.descriptor).st_size > 2 << 20
         tracemalloc.start()
         try:
             assert all(stamp.inode == number for number, stamp in enumerate(seen.stamps()))
@@ -334,18 +336,45 @@ def test_digest_changes_when_a_file_becomes_quiet(tmp_path: Path, spool: Path) -
 # --- the spool
 
 
-def test_the_spool_is_for_its_owner_only_and_replaces_the_one_before(tmp_path: Path, spool: Path) -> None:
+def test_the_spool_is_for_its_owner_only_and_has_no_name(tmp_path: Path, spool: Path) -> None:
     for number in range(50):
         (tmp_path / f"{number}").touch()
     before = os.umask(0)
     try:
-        scan_dump(os.fsencode(tmp_path), spool)
+        seen = scan_dump(os.fsencode(tmp_path), spool)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(spool.stat().st_mode) == 0o600
+    assert stat.S_IMODE(os.fstat(seen.spool.descriptor).st_mode) == 0o600
+    assert os.listdir(spool.parent) == []
     for number in range(1, 50):
         (tmp_path / f"{number}").unlink()
     assert [stamp.path for stamp in stamps_of(tmp_path, spool)] == [b"0"]
+    assert sum(1 for _ in seen.stamps()) == 50, "what was seen stays as it was seen"
+    descriptor = seen.spool.descriptor
+    del seen
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_devices_are_numbered_by_where_they_are_mounted(tmp_path: Path, spool: Path) -> None:
+    """The kernel's numbers of file systems differ from host to host; a dump must not look like another one for that."""
+    dump = tmp_path / "dump"
+    (dump / "b").mkdir(parents=True)
+    (dump / "a").write_bytes(b"a")
+    seen = []
+    for disk in ("one", "other"):
+        with tiny_disk(tmp_path / disk, kilobytes=64) as mount:
+            (mount / "c").write_bytes(b"c")
+            os.utime(mount / "c", ns=(NOW, NOW))
+            subprocess.run(["mount", "--bind", mount, dump / "b"], check=True)
+            try:
+                seen.append(stamps_of(dump, spool))
+            finally:
+                subprocess.run(["umount", dump / "b"], check=True)
+    (first, second), (_, other) = seen
+    assert first.device == 0
+    assert second.device > 0
+    assert second.device == other.device
 
 
 def test_a_spool_that_cannot_be_written_is_named(tmp_path: Path) -> None:

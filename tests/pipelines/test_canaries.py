@@ -242,7 +242,7 @@ def test_the_dump_is_full_of_canaries_and_goes_through(dump: Path, flight: Fligh
 
 def test_nothing_that_is_printed_holds_one(flight: Flight) -> None:
     assert "DEBUG" in flight.ended.said
-    assert "ExportChunk" in flight.ended.said
+    assert "DoPortion" in flight.ended.said
     assert found_in(flight.ended.said) == []
 
 
@@ -278,7 +278,7 @@ def kept_in(path: Path) -> list[bytes]:
 
 def test_the_scheduler_was_told_of_none(flight: Flight) -> None:
     assert "PrepareReview" in flight.answers
-    assert "ReviewChunk" in flight.answers
+    assert "DoPortion" in flight.answers
     assert found_in(flight.answers) == []
     assert (flight.scheduler / "state").stat().st_size > 1000
     for path in flight.scheduler.iterdir():

@@ -480,7 +480,7 @@ def test_a_workspace_of_the_version_before_is_refused_in_one_sentence(tmp_path: 
     assert ended.code != 0
     assert "Traceback" not in ended.said
     sentence = (
-        "which scanward wrote, cannot be read: it has the format 1, not 3. Delete it and start the same command again"
+        "which scanward wrote, cannot be read: it has the format 1, not 4. Delete it and start the same command again"
     )
     assert ended.lines_with(sentence), ended.said
     assert study.tree == before

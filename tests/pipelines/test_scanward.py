@@ -283,7 +283,7 @@ def test_status_of_a_workspace_of_another_version_is_one_sentence(tmp_path: Path
     for words in (["status"], ["index", "export", "series.tsv"]):
         ended = scanward(*words, "--workspace", "w", cwd=tmp_path)
         assert_one_sentence(ended, 11)
-        assert "cannot be read: it has the format 1, not 3. Delete it" in ended.err
+        assert "cannot be read: it has the format 1, not 4. Delete it" in ended.err
     assert not (tmp_path / "series.tsv").exists()
 
 

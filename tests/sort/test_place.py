@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 
 from tasks.errors import DiskFullError, WorkspaceError
-from tasks.files import TEMPORARY_PREFIX, sweep_temporaries
+from tasks.files import TEMPORARY_PREFIX, sweep_temporaries, temporary_name
 from tasks.sort.place import (
     TAKEN,
     WAYS,
@@ -368,7 +368,7 @@ def test_what_was_placed_before_it_left_the_dump_is_known_again(tmp_path: Path) 
         tree = tmp_path / how
         (order,) = make_orders(tmp_path / f"{how}-dump", tree, 1)
         known = os.stat(order.source)
-        facts = {"device": known.st_dev, "inode": known.st_ino, "size": known.st_size, "mtime_ns": known.st_mtime_ns}
+        facts = {"inode": known.st_ino, "size": known.st_size, "mtime_ns": known.st_mtime_ns}
         try:
             ways, _, _ = place([order], tree, how)
         except WorkspaceError:
@@ -414,7 +414,7 @@ def test_whether_a_place_still_holds_what_was_put_there(tmp_path: Path) -> None:
     was = source.stat()
 
     def held() -> list[str]:
-        facts = {"device": was.st_dev, "inode": was.st_ino, "size": was.st_size, "mtime_ns": was.st_mtime_ns}
+        facts = {"inode": was.st_ino, "size": was.st_size, "mtime_ns": was.st_mtime_ns}
         return [name for name in ("hard", "soft", "copy") if still_holds(os.fsencode(tmp_path / name), **facts)]
 
     assert held() == ["hard", "soft", "copy"]
@@ -539,7 +539,7 @@ def test_what_a_killed_copy_leaves_is_swept(tmp_path: Path) -> None:
         target = tree / order.target
         target.parent.mkdir(parents=True)
         gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
-        (target.parent / f"{TEMPORARY_PREFIX}{gone}-{target.name}").write_bytes(b"half")
+        (target.parent / temporary_name(target.name, process=gone)).write_bytes(b"half")
         assert sweep_temporaries(tree) == 1
         place([order], tree)
         assert names(tree) == [order.target]
@@ -551,7 +551,7 @@ def test_what_this_process_left_half_done_does_not_stand_in_the_way(tmp_path: Pa
     (order,) = make_orders(tmp_path / "dump", tree, 1)
     target = tree / order.target
     target.parent.mkdir(parents=True)
-    (target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}").write_bytes(b"half")
+    (target.parent / temporary_name(target.name, process=os.getpid())).write_bytes(b"half")
     assert place([order], tree, "copy")[0] == {order.target: "copy"}
     assert names(tree) == [order.target]
 
