@@ -154,6 +154,7 @@ class CentralScheduler:
     url: str
     folder: Path
     """Where it keeps its state and its log."""
+    process: subprocess.Popen[bytes]
 
     def ask(self, call: str, **words: object) -> Any:
         """Ask its API, as its web page does."""
@@ -167,21 +168,24 @@ class CentralScheduler:
 
 
 @contextlib.contextmanager
-def central_scheduler(folder: Path) -> Iterator[CentralScheduler]:
-    """Start a `luigid` on loopback, with state and log in a new folder; in the end it is asked to save its state."""
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def central_scheduler(
+    folder: Path, *, port: int = 0, env: Mapping[str, str] | None = None
+) -> Iterator[CentralScheduler]:
+    """Start a `luigid` on loopback, with state and log in a folder; in the end it is asked to save its state."""
+    folder.mkdir(exist_ok=True)
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     words = [str(PROGRAMS / "luigid"), "--address", "127.0.0.1", "--port", str(port)]
     words += ["--state-path", str(folder / "state"), "--logdir", str(folder)]
     with (
         (folder / "said").open("wb") as said,
-        started(words, cwd=folder, stdout=said, stderr=subprocess.STDOUT) as process,
+        started(words, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT) as process,
     ):
         wait_until(lambda: process.poll() is not None or _answers(port), what="luigid to answer")
         assert process.poll() is None, (folder / "said").read_text()
-        yield CentralScheduler(url=f"http://127.0.0.1:{port}", folder=folder)
+        yield CentralScheduler(url=f"http://127.0.0.1:{port}", folder=folder, process=process)
         process.terminate()
         process.wait(timeout=DEADLINE_SECONDS)
 
