@@ -448,7 +448,7 @@ def test_a_process_killed_while_it_draws_the_secret_leaves_none_or_a_whole_one(t
         "from pathlib import Path\n"
         "from tasks.deidentify import identity\n"
         "def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "setattr(identity.os if sys.argv[2] != 'token_bytes' else identity.secrets, sys.argv[2], die)\n"
+        "setattr(os if sys.argv[2] != 'token_bytes' else identity.secrets, sys.argv[2], die)\n"
         "identity.load_secret(Path(sys.argv[1]))\n"
     )
     for step in ("token_bytes", "fsync", "link"):

@@ -123,9 +123,12 @@ def test_who_joins_late_takes_part_and_who_dies_loses_its_chunk_alone(alone: Alo
     with shared_scheduler(tmp_path / "luigid") as scheduler:
         words = words_for("PrepareReview", alone.dump, workspace, scheduler=scheduler.url)
         with host("first", words, cwd=tmp_path) as first:
-            wait_for(first, workspace, "deidentify")
+            wait_for(first, workspace, "index")
             with host("late", words, cwd=tmp_path) as late:
-                wait_until(lambda: "late" in who_did(scheduler, "deidentify"), what="the late host to take part")
+                wait_until(
+                    lambda: any("late" in who_did(scheduler, stage) for stage in STAGES),
+                    what="the late host to take part",
+                )
                 first.kill()
                 died = time.monotonic()
 
