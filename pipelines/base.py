@@ -68,8 +68,8 @@ _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.E
 DEFAULT_STUDY_FILE = "study.toml"
 """What is read where no study is named."""
 
-EVERYBODY = "everybody"
-"""Who asks for a stage itself, as all processes of a run do together."""
+_EVERYBODY = "*"
+"""Who asks for a stage itself, as all processes of a run do together; before the run's name."""
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -200,8 +200,9 @@ class StudyTask(luigi.Task):
 
     def sibling(self, kind: type[StudyTask], **more: Any) -> Any:
         """Make another task of the same study."""
-        if issubclass(kind, StageTask) and run.has_central_scheduler():
-            more.setdefault("asked_by", EVERYBODY)
+        if hasattr(kind, "asked_by") and run.has_central_scheduler():
+            joined = run.joined(self.place)
+            more.setdefault("asked_by", f"{_EVERYBODY}{joined.token if joined is not None else ''}")
         return kind(study=self.study, dump=self.dump, workspace=self.workspace, debug=self.debug, **more)
 
     def run(self) -> Any:
@@ -334,7 +335,9 @@ class StageTask(StudyTask):
     Attributes
     ----------
     asked_by
-        Filled in by itself under a central scheduler: the process that was asked, or `EVERYBODY` for the stage itself.
+        Filled in by itself under a central scheduler: the process that was asked, or, of the stage itself, the run
+        whose processes ask for it together. A scheduler does not believe for some time that what was done in one run
+        is to be done again in the next.
     """
 
     asked_by = luigi.Parameter(default="")
@@ -374,7 +377,7 @@ class StageTask(StudyTask):
     @property
     def is_wish(self) -> bool:
         """Whether this task only waits until the stage is done, on behalf of one process."""
-        return self.asked_by not in ("", EVERYBODY)
+        return self.asked_by != "" and not self.asked_by.startswith(_EVERYBODY)
 
     @property
     def place(self) -> Workspace:

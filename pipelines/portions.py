@@ -10,21 +10,22 @@ from typing import Any
 
 import luigi
 
-from pipelines.base import EVERYBODY, ChunkTask, StageTask, StudyTask
+from pipelines.base import ChunkTask, StageTask, StudyTask
 from tasks.worklist import is_frozen, read_frozen
 
 _TELL_EVERY_SECONDS = 2.0
 
 
 class _PartOfStage(StudyTask):
-    """What belongs to a stage, by its name."""
+    """What belongs to a stage, by its name and by the run that asks for it."""
 
     stage = luigi.Parameter()
+    asked_by = luigi.Parameter()
 
     @property
     def whole(self) -> StageTask:
         """The stage itself."""
-        task: StageTask = self.sibling(StageTask.kinds[self.stage], asked_by=EVERYBODY)
+        task: StageTask = self.sibling(StageTask.kinds[self.stage], asked_by=self.asked_by)
         return task
 
 
