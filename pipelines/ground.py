@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from luigi.configuration import get_config
 from luigi.parameter import ParameterException, UnconsumedParameterWarning
+from luigi.rpc import RPCError
 from luigi.task_register import TaskClassException
 
 # Nothing of `tasks` is imported here before `check_package_owners` has seen that it is ours.
@@ -58,6 +59,10 @@ _CENTRAL_DEFAULTS = {
 
 _NAMES = ("pipelines", "tasks", "viewer")
 _STOPPED_BY_HAND = 130
+_NO_ANSWER = (
+    "The scheduler does not answer. See whether luigid runs and the tunnel to it stands, and start the same command "
+    "again: it goes on where this one stopped."
+)
 
 
 def check_package_owners() -> None:
@@ -125,6 +130,7 @@ def set_luigi_defaults() -> None:
     if not any(isinstance(known, FaultFilter) for known in logger.filters):
         FaultFilter.debug = "--debug" in sys.argv
         FaultFilter.own_words = (ParameterException, TaskClassException)
+        FaultFilter.sentences[RPCError] = _NO_ANSWER
         logger.addFilter(FaultFilter(SaidOnce()))
     sys.excepthook = _end_uncaught
 

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import ClassVar
 
 from tasks.errors import ScanwardError
 
@@ -37,6 +38,9 @@ def sentence_for(fault: BaseException) -> str:
     """
     if isinstance(fault, ScanwardError):
         return str(fault)
+    for kind, sentence in FaultFilter.sentences.items():
+        if isinstance(fault, kind):
+            return sentence
     return f"An unexpected fault ({_place_of(fault)}) stopped the work. See the log in identified/logs."
 
 
@@ -95,10 +99,13 @@ class FaultFilter(logging.Filter):
         Let everything pass as it is.
     own_words
         Kinds of faults that speak of the command line alone, so that their own words may be shown.
+    sentences
+        What is said for kinds of faults that are the framework's and no surprise.
     """
 
     debug = False
     own_words: tuple[type[BaseException], ...] = ()
+    sentences: ClassVar[dict[type[BaseException], str]] = {}
 
     def __init__(self, said: SaidOnce | None = None) -> None:
         super().__init__()
@@ -125,7 +132,8 @@ class FaultFilter(logging.Filter):
     def _tell(self, message: str, fault: BaseException) -> str:
         if isinstance(fault, self.own_words):
             return " ".join(str(fault).split())
-        if message.startswith("Uncaught exception") and not isinstance(fault, ScanwardError):
+        expected = (ScanwardError, *self.sentences)
+        if message.startswith("Uncaught exception") and not isinstance(fault, expected):
             # Outside any task, so that no log was kept.
             return f"Luigi stopped ({_place_of(fault)}). Look at the words of the command; --debug shows more."
         return sentence_for(fault)
