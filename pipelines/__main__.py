@@ -283,11 +283,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _undo(options: argparse.Namespace) -> int:
-    from pipelines.sort import SortStudy, settle  # noqa: PLC0415 - it needs Luigi
+    from pipelines.run import is_marked  # noqa: PLC0415 - it needs Luigi
+    from pipelines.sort import SortStudy, settle  # noqa: PLC0415
 
     settings, workspace = load_study(options.study, options.dump, options.workspace)
     if not workspace.index.exists():
         raise UsageError(problem="Nothing was sorted into this workspace yet.", remedy="There is nothing to undo.")
+    if is_marked(workspace):
+        problem = "A run of several hosts is under way, or was cut off."
+        raise UsageError(problem=problem, remedy="Have it end first: start the same command again, and wait.")
     # First of all: from here on until the next sort nobody may believe that the tree is as planned.
     for stage in ("sort", "plan"):
         remove_receipt(workspace.receipts, stage)
@@ -324,7 +328,7 @@ def _export(options: argparse.Namespace) -> int:
         raise UsageError(problem=f"{path} is there already.", remedy="Give another name; nothing was changed.")
     if path.suffix not in (".tsv", ".parquet"):
         raise UsageError(problem=f"{path} ends in neither .tsv nor .parquet.", remedy="The ending chooses the format.")
-    with SortStore(workspace.index) as store:
+    with SortStore(workspace.index, look_only=True) as store:
         try:
             count = export_series(store, path.absolute())
         except (OSError, WorkspaceError) as fault:
@@ -358,6 +362,12 @@ def _print_status(workspace: Workspace, status: dict[str, Any]) -> None:
         console.print(f"{stage} ({state['finished']}): {counts}", highlight=False)
         for reason, count in state["reasons"].items():
             console.print(f"  {count:,} x {reason}", highlight=False)
+    for advance in status["under_way"]:
+        console.print(
+            f"{advance['title']}: {advance['units_done']:,} of {advance['units']:,}, "
+            f"{advance['chunks_done']:,} of {advance['chunks']:,} chunks, {advance['per_second']:,.0f} a second",
+            highlight=False,
+        )
     for run in status["runs"]:
         end = f"undone {run['undone']}" if run["undone"] else run["finished"] or "not finished"
         console.print(

@@ -100,7 +100,7 @@ def _find_uid(question: str, settings: StudySettings, workspace: Workspace) -> I
     joined = read_joined_patients(settings.deidentify.same_patient)
     visits = settings.sort.visits
     seen = set()
-    with SortStore(workspace.index) as store:
+    with SortStore(workspace.index, look_only=True) as store:
         headers = [shared for _, shared in store.headers().values()]
         correct = correct_patients(headers, read_visit_overrides(visits) if visits else {})
         for entry in store.instances():

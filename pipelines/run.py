@@ -121,6 +121,11 @@ def is_under_way(place: Workspace) -> bool:
     return run is None or _read(place) in (run, None)
 
 
+def is_marked(place: Workspace) -> bool:
+    """Tell whether a run of several hosts is under way, or was cut off."""
+    return _read(place) is not None
+
+
 def end(place: Workspace) -> None:
     """Take away the mark of the run that this process takes part in, or, alone, of any that was cut off."""
     run = joined(place)

@@ -26,7 +26,7 @@ def propose_words(options: argparse.Namespace) -> int:
     settings, workspace = load_study(options.study, options.dump, options.workspace)
     if not workspace.index.exists():
         raise UsageError(problem="This workspace has no index yet.", remedy="Run SortStudy first.")
-    with SortStore(workspace.index) as store:
+    with SortStore(workspace.index, look_only=True) as store:
         headers = {shared for _, shared in store.headers().values()}
     # A patient under two IDs is one, or a word of theirs alone would be proposed.
     joined = read_joined_patients(settings.deidentify.same_patient)

@@ -30,6 +30,8 @@ class Database:
         Of the schema; a file of another version is refused, not guessed at.
     upgrades
         By older version that is not refused: the statements that make the present tables of it.
+    look_only
+        Change nothing, and make no file beside it either.
 
     Raises
     ------
@@ -40,14 +42,22 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, schema: Sequence[str], version: int, upgrades: Mapping[int, Sequence[str]] | None = None
+        self,
+        path: Path,
+        schema: Sequence[str],
+        version: int,
+        upgrades: Mapping[int, Sequence[str]] | None = None,
+        *,
+        look_only: bool = False,
     ) -> None:
         self._path = path
-        with refusals_named(path.parent):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._look_only = look_only
+        if not look_only:
+            with refusals_named(path.parent):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._private = path.parent.name.startswith(TEMPORARY_PREFIX)
         with database_refusals_named(path):
-            self._connection = _connect(path, private=self._private)
+            self._connection = connect_to_look(path) if look_only else _connect(path, private=self._private)
         problem = ""
         try:
             ((found,),) = self._read("PRAGMA user_version")
@@ -57,6 +67,8 @@ class Database:
             else:
                 statements = schema if found == 0 else (upgrades or {}).get(found)
                 if statements is not None:
+                    if look_only:
+                        self._look_at_copy()
                     with self._transaction():
                         for statement in statements:
                             self._connection.execute(statement)
@@ -76,14 +88,23 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._private:
+            if self._private and not self._look_only:
                 # Whole in one file, and with no word in it of a journal that would lie beside.
                 self._read("PRAGMA journal_mode = DELETE")
         finally:
             self._connection.close()
 
+    def _look_at_copy(self) -> None:
+        """Look at a copy in memory, because the file would have to be brought to the present format."""
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        with contextlib.closing(self._connection), database_refusals_named(self._path):
+            self._connection.backup(copy)
+        self._connection = copy
+
     def write_ahead(self) -> None:
         """Write changes into a journal beside first, so that others can read meanwhile and large ones cost less."""
+        if self._look_only:
+            return
         self._read("PRAGMA journal_mode = WAL")
         self._read(f"PRAGMA synchronous = {'OFF' if self._private else 'NORMAL'}")
 
@@ -128,6 +149,13 @@ def _connect(path: Path, *, private: bool) -> sqlite3.Connection:
     # If the machine goes down, nobody misses the copy.
     connection.execute("PRAGMA synchronous = OFF")
     return connection
+
+
+def connect_to_look(path: Path, *, timeout: float = 5.0) -> sqlite3.Connection:
+    """Open a database without writing anything, not even the side files of a journal where there is none."""
+    mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+    name = f"file:{quote(os.fspath(path.absolute()))}?mode={mode}"
+    return sqlite3.connect(name, isolation_level=None, uri=True, timeout=timeout)
 
 
 def fold_journal(path: Path) -> None:

@@ -132,8 +132,8 @@ class FaultFilter(logging.Filter):
     def _tell(self, message: str, fault: BaseException) -> str:
         if isinstance(fault, self.own_words):
             return " ".join(str(fault).split())
-        expected = (ScanwardError, *self.sentences)
-        if message.startswith("Uncaught exception") and not isinstance(fault, expected):
+        known = isinstance(fault, (ScanwardError, *self.sentences))
+        if message.startswith("Uncaught exception") and not known:
             # Outside any task, so that no log was kept.
             return f"Luigi stopped ({_place_of(fault)}). Look at the words of the command; --debug shows more."
         return sentence_for(fault)

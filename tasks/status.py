@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.receipt import read_receipt
 from tasks.sort.store import Run, SortStore
+from tasks.worklist import read_advance
 from tasks.workspace import Workspace
 
 RECEIPTS = {
@@ -31,12 +32,13 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
     dict
         `holds`: what the dump held when it was last indexed, and what of it is incomplete, in conflict, doubled or
         rejected. `stages`: for each stage its counts, when it finished and how often each reason for setting a file
-        aside occurred; empty for a stage that was never finished. `runs`: the journal of the sorter, the last first.
+        aside occurred; empty for a stage that was never finished. `under_way`: how far each stage is whose work is
+        being done, by whatever host, or was cut off. `runs`: the journal of the sorter, the last first.
     """
     holds: dict[str, int] = {}
     runs: list[Run] = []
     if workspace.index.exists():
-        with SortStore(workspace.index) as store:
+        with SortStore(workspace.index, look_only=True) as store:
             counts, planned = store.counts(), store.plan_counts()
             holds = {
                 **store.census(),
@@ -55,5 +57,6 @@ def read_status(workspace: Workspace) -> dict[str, Any]:
         if receipt is not None:
             reasons = {} if name == "index" else receipt.facts.get("reasons", {})
             stages[title] = {"counts": dict(receipt.counts), "finished": receipt.finished, "reasons": dict(reasons)}
+    advances = [asdict(advance) for advance in read_advance(workspace.plans)]
     latest = [asdict(run) for run in reversed(runs[-_LATEST:])]
-    return {"workspace": workspace.key, "holds": holds, "stages": stages, "runs": latest}
+    return {"workspace": workspace.key, "holds": holds, "stages": stages, "under_way": advances, "runs": latest}

@@ -152,6 +152,8 @@ class IndexStore(Database):
     ----------
     path
         The SQLite file; made on first use, mode 0600.
+    look_only
+        Change nothing.
 
     Raises
     ------
@@ -161,9 +163,9 @@ class IndexStore(Database):
         If the file system refuses, or another run is writing; every method may raise these.
     """
 
-    def __init__(self, path: Path, more_schema: str = "") -> None:
+    def __init__(self, path: Path, more_schema: str = "", *, look_only: bool = False) -> None:
         statements = [statement for statement in (_SCHEMA + more_schema).split(";") if statement.strip()]
-        super().__init__(path, statements, SCHEMA_VERSION, _UPGRADES)
+        super().__init__(path, statements, SCHEMA_VERSION, _UPGRADES, look_only=look_only)
         self.write_ahead()
         # With SQLite's own 2 MiB, the pages of large tables are read over and over.
         self._read(f"PRAGMA cache_size = -{_CACHE_KIB}")

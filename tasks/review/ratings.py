@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from tasks.database import connect_to_look
 from tasks.errors import DiskFullError, RatingsError, ScanwardError, UsageError
 from tasks.files import make_folder, write_json
 from tasks.review.reading import ReadingProtocol
@@ -607,12 +608,9 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open without writing anything, not even the side files of WAL where they are not there."""
     if not path.is_file():
         raise RatingsError(path=path, problem="it is not there", remedy="Give the reader's name as it was given before")
-    has_journal = path.with_name(f"{path.name}-wal").exists()
-    mode = "ro" if has_journal else "ro&immutable=1"
     connection: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_S)
-        connection.execute("PRAGMA query_only = 1")
+        connection = connect_to_look(path, timeout=_BUSY_S)
         yield connection
     except sqlite3.Error as fault:
         raise _refusal(path, fault) from fault

@@ -227,8 +227,8 @@ def pack_placements(rows: Iterable[tuple[str, int, str, bool, str]]) -> Parcel:
 class SortStore(IndexStore):
     """The open index with the sorter's tables; see `IndexStore`."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _SCHEMA)
+    def __init__(self, path: Path, *, look_only: bool = False) -> None:
+        super().__init__(path, _SCHEMA, look_only=look_only)
 
     def acquisition_spans(self) -> Iterator[tuple[int, tuple[str, ...], tuple[str, ...]]]:
         """Yield each header's number with the first and the last acquisition time and date-time of its files."""
