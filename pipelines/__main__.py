@@ -51,7 +51,7 @@ _NEEDED_FOR = {
     "review": "PrepareReview, and the pictures of the viewer",
     "codecs": "pictures of compressed images (JPEG 2000, JPEG-LS, RLE)",
     "conversion": "PrepareReview, and the audit's comparison of what dcm2niix makes before and after",
-    "recovery": "an encrypted key map, and identities sealed into the export for recovery",
+    "recovery": "an encrypted key map, identities sealed into the export for recovery, a cluster's scheduler",
     "parquet": "tables of series as Parquet (scanward index export)",
     "monitor": "the night watch (NightlyReport)",
     "viewer": "the viewer's windows",
@@ -184,6 +184,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     recover.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the files go")
     recover.set_defaults(act=recover_files)
+    submit = commands.add_parser(
+        "submit",
+        help="queue a task on a Slurm cluster, sized by [cluster] in the study file",
+        description="Queue a job array that does a task of the study: element 0 also runs the scheduler, all of them "
+        "work. A job of the same workspace that waits or runs already is named instead of queued twice.",
+    )
+    submit.add_argument("task", choices=("SortStudy", "DeidentifyStudy", "PrepareReview"), metavar="TASK")
+    submit.add_argument("--study", metavar="FILE.toml", help="default: study.toml in this folder")
+    submit.add_argument("--dry-run", action="store_true", help="print the command for sbatch and queue nothing")
+    submit.set_defaults(act=_submit)
+    scheduler = commands.add_parser(
+        "scheduler",
+        help="run Luigi's scheduler behind TLS and a password, for one job on a cluster",
+        description="Serve until no worker has asked for a while. Where it is, the password and the certificate are "
+        "left in the folder: export LUIGI_CONFIG_PATH=FOLDER/luigi.cfg SSL_CERT_FILE=FOLDER/certificate.pem "
+        "REQUESTS_CA_BUNDLE=FOLDER/certificate.pem, and start luigi.",
+    )
+    scheduler.add_argument("--folder", type=Path, required=True, help="closed to others, seen by all hosts")
+    scheduler.add_argument("--address", help="an address of this host; default: all, and workers are told the first")
+    scheduler.add_argument("--port", type=int, default=0, help="default: one that is free")
+    scheduler.add_argument(
+        "--end-when-idle", type=float, default=60.0, metavar="SECONDS", help="without any worker; default: 60"
+    )
+    scheduler.set_defaults(act=_scheduler)
     # It needs Luigi and the watch's settings, but none of its packages until it is used.
     from pipelines.monitor_commands import add_commands  # noqa: PLC0415
 
@@ -280,6 +304,18 @@ def _plan(options: argparse.Namespace) -> int:
         return RETURN_CODES["task_failed"]
     sys.stdout.write(f"{task.place.lists / 'plan.tsv'}\n")
     return 0
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from pipelines.cluster import submit  # noqa: PLC0415 - it needs Luigi
+
+    return submit(options)
+
+
+def _scheduler(options: argparse.Namespace) -> int:
+    from pipelines.scheduler import run_scheduler  # noqa: PLC0415 - it needs Luigi and a web server
+
+    return run_scheduler(options)
 
 
 def _undo(options: argparse.Namespace) -> int:

@@ -438,6 +438,8 @@ class StageTask(StudyTask):
         if not done:
             if self.is_wish and run.joined(self.place) is None:
                 run.begin(self.place, self._dump_taken_as_indexed())
+            if self.is_wish:
+                run.limit(self.settings.hosts)
             self.prepare()
             # Here and not where the work is done: with several workers that is another process.
             refresh = self._show_what_all_do if self.asked_by else None

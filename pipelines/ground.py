@@ -121,7 +121,9 @@ def set_luigi_defaults() -> None:
     if not scheduler_named and not scheduler_asked and not _is_set("core", "local_scheduler"):
         config.set("core", "local_scheduler", "true")
     # Options of Luigi's of which one part of it does not know that another reads them.
-    warnings.filterwarnings("ignore", r"The configuration contains the parameter 'rpc_", UnconsumedParameterWarning)
+    # They would be quoted, and an address may hold a password.
+    unknown = r"The configuration contains the parameter '(rpc_|default_scheduler_)"
+    warnings.filterwarnings("ignore", unknown, UnconsumedParameterWarning)
     alone = "--local-scheduler" in sys.argv[1:] or config.getboolean("core", "local_scheduler", False)
     for (section, option), value in (_DEFAULTS if alone else _DEFAULTS | _CENTRAL_DEFAULTS).items():
         if not _is_set(section, option):

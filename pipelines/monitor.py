@@ -12,6 +12,7 @@ from typing import Any
 
 import luigi
 
+from pipelines import run
 from pipelines.base import DEFAULT_STUDY_FILE, StudyTask, now, say_and_exit, secret_of
 from pipelines.watch import (
     as_machine,
@@ -105,8 +106,13 @@ class NightlyReport(StudyTask):
         """Where reports lie, by their date."""
         return self.place.monitor / "reports"
 
+    def process_resources(self) -> dict[str, int]:
+        """Return one place among those who ask scanners and archives."""
+        return {"associations": 1} if self.settings.hosts.associations else {}
+
     def complete(self) -> bool:
         """Tell whether the report is on the disk, and a relay has taken it."""
+        run.limit(self.settings.hosts)
         is_written = (self.reports / f"{self.date}.html").exists()
         return is_written and (
             not self.settings.mail.recipients or receipt_path(self.spool / f"{self.date}.eml").exists()

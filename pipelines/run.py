@@ -17,9 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import luigi
+from luigi.configuration import get_config
 from luigi.retcodes import retcode
+from luigi.rpc import RemoteScheduler
 
 from tasks import __version__
+from tasks.config import HostsSettings
 from tasks.errors import SchedulerError
 from tasks.files import write_once
 from tasks.workspace import Workspace
@@ -77,6 +80,20 @@ def check_scheduler(*, plain_http: bool) -> None:
         pass
     problem = f"on {host} would be asked by plain HTTP: anybody on the way could read and steer the work"
     raise SchedulerError(problem=problem, remedy=f"{_GO_ON}, or allow it in the study file ([hosts] plain_http)")
+
+
+def limit(hosts: HostsSettings) -> None:
+    """Tell the scheduler how many tasks may use a shared thing at once; it takes what it is not told of for one."""
+    limits = {name: number for name in ("writers", "associations") if (number := getattr(hosts, name))}
+    if not limits:
+        return
+    if not has_central_scheduler():
+        for name, number in limits.items():
+            get_config().set("resources", name, str(number))  # type: ignore[no-untyped-call] # Luigi's
+        return
+    known = _core()
+    url = known.scheduler_url or f"http://{known.scheduler_host}:{known.scheduler_port}/"
+    RemoteScheduler(url).update_resources(**limits)  # type: ignore[no-untyped-call,attr-defined] # made by Luigi as it starts
 
 
 _joined: dict[str, Run] = {}

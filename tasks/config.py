@@ -384,7 +384,32 @@ class HostsSettings(_Section):
     """How many portions may write to the file server at once; 0 sets no limit."""
 
     associations: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """How many tasks may speak DICOM with scanners and archives at once; 0 sets no limit."""
+    """How many night watches may ask scanners and archives over DICOM at once; 0 sets no limit."""
+
+
+class ClusterSettings(_Section):
+    """`[cluster]`: what `scanward submit` asks of Slurm."""
+
+    nodes: Annotated[int, Field(ge=1, le=1000)] = 2
+    """Elements of the job array; each takes `workers` processors of one node."""
+
+    workers: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Worker processes of one element."""
+
+    memory_gib: Annotated[int, Field(ge=1, le=65_536)] = 8
+    """Memory of one element."""
+
+    hours: Annotated[float, Field(gt=0.02, le=10_000)] = 24
+    """After so many hours an element is ended, and goes on behind those who wait."""
+
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_,.-]*$")] = ""
+    """Slurm's partition; empty for its default."""
+
+    account: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = ""
+    """Whom the time is charged to; empty for Slurm's default."""
+
+    options: tuple[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=[^\s]+)?$")], ...] = ()
+    """Further options of sbatch, such as --constraint=ib."""
 
 
 # -- the night watch ---------------------------------------------------------------------------------------------------
@@ -695,6 +720,7 @@ class StudySettings(_Section):
     mail: MailSettings = MailSettings()
     chunks: ChunkSettings = ChunkSettings()
     hosts: HostsSettings = HostsSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
 
 def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path | None = None) -> StudySettings:

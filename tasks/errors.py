@@ -198,6 +198,14 @@ class OvertakenError(ScanwardError):
     retry = True
 
 
+class ClusterError(ScanwardError):
+    """Slurm is not there, or refuses what it was asked."""
+
+    sentence = "{problem}."
+    hint = "{remedy}."
+    exit_code = 22
+
+
 def error_table() -> list[tuple[int, str, str, str]]:
     """List every fault with what a person needs to know of it.
 

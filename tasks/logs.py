@@ -7,6 +7,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -80,6 +81,8 @@ class SaidOnce:
         return True
 
 
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+"""A user's name and password in an address."""
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -113,6 +116,8 @@ class FaultFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; let it pass unless it would say again what was said."""
+        if isinstance(record.msg, str) and "@" in record.getMessage():
+            record.msg, record.args = _PASSWORD.sub("//...@", record.getMessage()), ()
         if self.debug:
             return True
         fault = record.exc_info[1] if record.exc_info else None

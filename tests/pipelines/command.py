@@ -76,9 +76,9 @@ def of_anybody(command: list[str]) -> list[str]:
     return [sys.executable, "-c", WITHOUT_ROOTS_RIGHTS, *command] if os.geteuid() == 0 else command
 
 
-def scanward(*words: object, cwd: Path) -> Ended:
+def scanward(*words: object, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:
     """Run `scanward WORDS` to its end."""
-    return run([str(PROGRAMS / "scanward"), *map(str, words)], cwd=cwd)
+    return run([str(PROGRAMS / "scanward"), *map(str, words)], cwd=cwd, env=env)
 
 
 def viewer(*words: object, cwd: Path) -> Ended:

@@ -16,9 +16,11 @@ from tests.pipelines.command import (
     CentralScheduler,
     Ended,
     central_scheduler,
+    digests,
     kill_group,
     luigi_words,
     started,
+    unfinished,
     write_study,
 )
 
@@ -26,6 +28,31 @@ SHIPPED = REPOSITORY / "configs" / "luigid" / "luigi.cfg"
 """The scheduler's options as we ship them."""
 
 FEW_PORTIONS = "[hosts]\nportions = 8\nstorage_seconds = 20\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """What one host makes of a dump."""
+
+    dump: Path
+    sorted_tree: dict[str, str]
+    released: dict[str, str]
+    seconds: float
+
+
+def made_of(workspace: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Digest what a person sees of a workspace: the sorted tree, and everything that is released."""
+    return digests(workspace / "identified" / "sorted"), digests(workspace / "released")
+
+
+def assert_as_alone(workspace: Path, alone: Alone) -> None:
+    """Check that nothing is lost, doubled, different or left over."""
+    sorted_tree, released = made_of(workspace)
+    assert sorted_tree == alone.sorted_tree
+    assert released == alone.released
+    assert unfinished(workspace) == []
+    assert list((workspace / "identified" / "plans").iterdir()) == []
+    assert not list((workspace / "identified").glob("*-wal"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,64 +19,26 @@ from tests.pipelines.command import (
     digests,
     faults_of,
     luigi,
-    luigi_words,
     run,
     scanward,
-    unfinished,
     use_secret,
     wait_until,
-    write_study,
 )
-from tests.pipelines.hosts import SHIPPED, Host, go_on, host, shared_scheduler, stop, who_did, words_for
+from tests.pipelines.hosts import (
+    SHIPPED,
+    Alone,
+    Host,
+    assert_as_alone,
+    go_on,
+    host,
+    made_of,
+    shared_scheduler,
+    stop,
+    who_did,
+    words_for,
+)
 
 STAGES = ("index", "sort", "harvest", "deidentify", "prepare-review")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
-    """What one host makes of a dump."""
-
-    dump: Path
-    sorted_tree: dict[str, str]
-    released: dict[str, str]
-    seconds: float
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """Make a dump of some 350 files with something of everything, and run the whole graph on it."""
-    base = tmp_path_factory.mktemp("alone")
-    dump, workspace = base / "dump", base / "w"
-    paths = make_dump(dump, patients=3, studies=2, series=3, instances=16)
-    for number, path in enumerate(paths[::40]):
-        shutil.copyfile(path, dump / f"duplicate {number}")
-        write_instance(dump / f"conflict {number}", make_instance(1 + number % 3, 1, 1, 1, ImageComments=f"{number}"))
-        write_instance(dump / f"refused {number}", make_instance(1, 1, 9, number, BurnedInAnnotation="YES"))
-        (dump / f"junk {number}").write_bytes(b"no image" * number)
-    use_secret(workspace)
-    study = write_study(workspace.with_suffix(".toml"), dump=dump, workspace=workspace, files=40, series=1)
-    began = time.monotonic()
-    ended = run(luigi_words("PrepareReview", "--study", study), cwd=base)
-    assert ended.code == 0, ended.said
-    found = made_of(workspace)
-    assert len(found[0]) > 300
-    assert len(found[1]) > 300
-    return Alone(dump=dump, sorted_tree=found[0], released=found[1], seconds=time.monotonic() - began)
-
-
-def made_of(workspace: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Digest what a person sees of a workspace: the sorted tree, and everything that is released."""
-    return digests(workspace / "identified" / "sorted"), digests(workspace / "released")
-
-
-def assert_as_alone(workspace: Path, alone: Alone) -> None:
-    """Check that nothing is lost, doubled, different or left over."""
-    sorted_tree, released = made_of(workspace)
-    assert sorted_tree == alone.sorted_tree
-    assert released == alone.released
-    assert unfinished(workspace) == []
-    assert list((workspace / "identified" / "plans").iterdir()) == []
-    assert not list((workspace / "identified").glob("*-wal"))
 
 
 def wait_for(one: Host, workspace: Path, stage: str, *, chunks: int = 1) -> None:
