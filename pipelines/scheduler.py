@@ -29,6 +29,7 @@ from tornado.netutil import bind_sockets
 from tornado.routing import AnyMatches, Matcher, Rule, RuleRouter
 from tornado.web import Application, RequestHandler
 
+from pipelines.base import now
 from tasks.errors import MissingPackageError, UsageError
 from tasks.files import make_folder, write_atomically
 
@@ -169,7 +170,7 @@ def _draw_certificate(folder: Path, address: str) -> ssl.SSLContext:
         named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:
         named = x509.DNSName(address)
-    moment = dt.datetime.now(dt.UTC)
+    moment = now()
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
