@@ -1,4 +1,4 @@
-"""What you can ask Luigi for: `SortStudy`, `DeidentifyStudy`, `PrepareReview`, and each night `NightlyReport`.
+"""What you can ask Luigi for: `SortStudy`, `DeidentifyStudy`, `PrepareReview`, `SortDays`, each night `NightlyReport`.
 
 Importing this package also makes Luigi behave as a tool for a hospital must, wherever the user has not said otherwise:
 it runs without a daemon, a failed run ends with a non-zero code, few retries, no mail with tracebacks.
@@ -11,7 +11,8 @@ from pipelines.ground import check_package_owners, set_luigi_defaults
 check_package_owners()
 set_luigi_defaults()
 
-from pipelines.deidentify import DeidentifyStudy  # noqa: E402 - the defaults must stand before a task class is made
+from pipelines.days import SortDay, SortDays  # noqa: E402 - the defaults must stand before a task class is made
+from pipelines.deidentify import DeidentifyStudy  # noqa: E402
 from pipelines.harvest import HarvestIdentifiers  # noqa: E402
 from pipelines.index import IndexDump  # noqa: E402
 from pipelines.monitor import NightlyReport  # noqa: E402
@@ -25,5 +26,7 @@ __all__ = [
     "NightlyReport",
     "PlanSort",
     "PrepareReview",
+    "SortDay",
+    "SortDays",
     "SortStudy",
 ]

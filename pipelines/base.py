@@ -77,7 +77,8 @@ _wishes_granted = multiprocessing.Value("b", False, lock=False)
 """Whether what this process was asked for is done; told by a process that it forked."""
 
 
-def _hidden_path() -> Any:
+def hidden_path() -> Any:
+    """Make a parameter that is shown nowhere and names no task."""
     return luigi.OptionalParameter(default=None, significant=False, visibility=ParameterVisibility.HIDDEN)
 
 
@@ -162,9 +163,9 @@ class StudyTask(luigi.Task):
         Show tracebacks, which may quote patients.
     """
 
-    study = _hidden_path()
-    dump = _hidden_path()
-    workspace = _hidden_path()
+    study = hidden_path()
+    dump = hidden_path()
+    workspace = hidden_path()
     workspace_key = luigi.Parameter(default="")
     debug = luigi.BoolParameter(default=False, significant=False)
 
@@ -182,6 +183,18 @@ class StudyTask(luigi.Task):
             say_and_exit(fault)
         values["workspace_key"] = opened.key
         return list(values.items())
+
+    @classmethod
+    def for_study(cls, *, study: str, dump: str, workspace: str) -> Any:
+        """Make the task of a study among others, whose faults must not end the process.
+
+        Raises
+        ------
+        ScanwardError
+            If something that was given cannot be used.
+        """
+        load_study(study, dump, workspace)
+        return cls(study=study, dump=dump, workspace=workspace)
 
     @property
     def settings(self) -> StudySettings:
@@ -705,6 +718,12 @@ def now() -> dt.datetime:
 _MAIN_PROCESS = os.getpid()
 SESSION = f"{_MAIN_PROCESS}-{now().isoformat()}"
 """This run of Luigi, in all its processes."""
+
+
+def say_nothing_of_what_was_seen() -> None:
+    """Leave out of the last summary what was only looked at."""
+    _seen.clear()
+
 
 _seen: dict[str, tuple[StageTask, bool]] = {}
 """Each stage that Luigi asked about, and whether it was complete when first asked."""

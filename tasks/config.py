@@ -412,6 +412,32 @@ class ClusterSettings(_Section):
     """Further options of sbatch, such as --constraint=ib."""
 
 
+class DaysSettings(_Section):
+    """`[days]`: where each site's dump of each day lies, for `SortDays`."""
+
+    sites: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")], ...] = ()
+    """The sites, as they stand in the paths."""
+
+    dump: _NamedPath = Path("dump/{site}/{date}")
+    """The folder of a day, with {site} and {date} (YYYY-MM-DD) in it."""
+
+    workspace: _NamedPath = Path("workspace/{site}/{date}")
+    """The workspace of a day, in the same way."""
+
+    @model_validator(mode="after")
+    def _require_places(self) -> DaysSettings:
+        for name in ("dump", "workspace"):
+            text = str(getattr(self, name))
+            for field in ("{site}", "{date}"):
+                if field not in text:
+                    raise ValueError(f"has a {name} without {field}, so that one would lie where another does")
+            if set("{}") & set(text.replace("{site}", "").replace("{date}", "")):
+                raise ValueError(f"has a {name} with a brace that belongs to neither {{site}} nor {{date}}")
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError("names a site twice")
+        return self
+
+
 # -- the night watch ---------------------------------------------------------------------------------------------------
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}$")]
@@ -721,6 +747,7 @@ class StudySettings(_Section):
     chunks: ChunkSettings = ChunkSettings()
     hosts: HostsSettings = HostsSettings()
     cluster: ClusterSettings = ClusterSettings()
+    days: DaysSettings = DaysSettings()
 
 
 def read_study(path: Path | None, *, dump: Path | None = None, workspace: Path | None = None) -> StudySettings:

@@ -206,6 +206,14 @@ class ClusterError(ScanwardError):
     exit_code = 22
 
 
+class DayError(ScanwardError):
+    """What one site has sent on one day could not be sorted."""
+
+    sentence = "{site}, {date}: {problem}."
+    hint = "The other days went on; the same command tries this one again."
+    exit_code = 23
+
+
 def error_table() -> list[tuple[int, str, str, str]]:
     """List every fault with what a person needs to know of it.
 
