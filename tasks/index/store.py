@@ -6,6 +6,7 @@ come by the million, so whatever goes over all of them is a stream.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +170,10 @@ class IndexStore(Database):
         self.write_ahead()
         # With SQLite's own 2 MiB, the pages of large tables are read over and over.
         self._read(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        # What SQLite would put into a temporary file is read from headers, and must not leave `identified/`.
-        self._read("PRAGMA temp_store = MEMORY")
+        # What SQLite sorts is read from headers and must not leave `identified/`, and of a large study it is more than
+        # memory holds. (SQLite, "Temporary Files Used By SQLite", section 5: the name is taken away at once.)
+        os.putenv("SQLITE_TMPDIR", os.fspath(path.parent))
+        self._read(f"PRAGMA temp_store = {'MEMORY' if look_only else 'FILE'}")
 
     # What the dump holds now -----------------------------------------------------------------------------------------
 
