@@ -30,7 +30,7 @@ _IS_FRESH = "{}.id > (SELECT file FROM fresh_from)"
 
 _NONE_FRESH = 2**63 - 1
 
-_CACHE_KIB = 192 << 10
+_CACHE_KIB = 32 << 10
 
 _PASSING = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
 _NOTHING = (None,) * (len(ROW_FIELDS) + 1)
