@@ -259,7 +259,8 @@ def test_status_tells_how_far_all_hosts_are(alone: Alone, tmp_path: Path) -> Non
 
 # --- the kill matrix
 
-VICTIMS = ("worker", "host", "scheduler", "everything")
+POINTS = {"worker": 20, "scheduler": 20, "host": 5, "everything": 5}
+"""What is killed, and at how many moments."""
 
 
 def kill_and_go_on(victim: str, alone: Alone, folder: Path, chance: random.Random) -> bool:
@@ -309,13 +310,14 @@ def kill_a_child_of(one: Host, chance: random.Random) -> None:
                 chance.choice(workers).kill()
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("victim", POINTS)
 def test_killed_at_a_moment(victim: str, alone: Alone, tmp_path: Path) -> None:
     kill_and_go_on(victim, alone, tmp_path, random.Random(victim))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", range(20))
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize(
+    ("victim", "number"), [(victim, number) for victim, points in POINTS.items() for number in range(points)]
+)
 def test_killed_at_many_moments(victim: str, number: int, alone: Alone, tmp_path: Path) -> None:
     kill_and_go_on(victim, alone, tmp_path, random.Random(f"{victim} {number}"))

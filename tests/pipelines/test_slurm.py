@@ -97,7 +97,8 @@ def test_a_cluster_makes_what_one_host_makes(alone: Alone, cluster: Cluster, tmp
 
 # --- what may befall it
 
-BLOWS = ("daemon", "node", "scheduler", "submitter", "requeue", "time limit")
+POINTS = {"daemon": 20, "submitter": 20, "node": 3, "scheduler": 3, "requeue": 3, "time limit": 3}
+"""What befalls the job, and at how many moments."""
 
 
 def strike(blow: str, cluster: Cluster, alone: Alone, folder: Path, chance: random.Random) -> None:
@@ -163,8 +164,9 @@ def test_struck_at_a_moment(blow: str, cluster: Cluster, alone: Alone, tmp_path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", range(20))
-@pytest.mark.parametrize("blow", BLOWS)
+@pytest.mark.parametrize(
+    ("blow", "number"), [(blow, number) for blow, points in POINTS.items() for number in range(points)]
+)
 def test_struck_at_many_moments(blow: str, number: int, cluster: Cluster, alone: Alone, tmp_path: Path) -> None:
     strike(blow, cluster, alone, tmp_path, random.Random(f"{blow} {number}"))
 
