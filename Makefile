@@ -52,7 +52,7 @@ lint: setup ## ruff, mypy and the rules of the house
 
 bench: packages ## the measurements, each beside its peers
 	@.ci/setup-venv bench
-	@for script in benchmarks/{index,deidentify,convert,quality,page,sort,monitor}.py; do echo "== $$script"; $(bin)/python "$$script"; done
+	@for script in benchmarks/{index,deidentify,convert,quality,page,sort,monitor,scale_plan}.py; do echo "== $$script"; $(bin)/python "$$script"; done
 	@echo "== benchmarks/viewer.py"
 	@$(call peer,napari,"napari[pyqt5]==0.9.2" nibabel)
 	@$(call peer,visualqc,visualqc==0.7 "matplotlib<3.9" "numpy<2" setuptools)

@@ -4,10 +4,12 @@ hosts     CPU-bound de-identification by one host and by two, each a network nam
           one luigid over one folder; and the same by one host with two workers, for comparison.
 overhead  A dump of tiny files sorted by one worker: how much of the wall time is not the work of a task, how many tasks
           there are, and how long a second run takes which finds nothing to do.
+model     The hours that 10 million files take, from what the other measurements gave (in this file, each with its
+          command): a model, printed beside the points that were measured, and drawn.
 calls     What a file costs the file server: system calls that name a file or ask for one, counted by strace for two
           sizes of a dump, so that what a run costs once falls out.
 
-Run, as root: .venv/bin/python benchmarks/scale.py hosts|overhead|calls [--files N]
+Run, as root: .venv/bin/python benchmarks/scale.py hosts|overhead|calls|model [--files N]
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from chart import Bar, Panel, draw_chart
 from measure import print_table
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +39,6 @@ PORT = 8082
 BRIDGE, SCHEDULER = "scanward0", "10.213.7.1"
 TINY = 560
 """Bytes of a tiny file."""
-_MORE_CALLS = ("mkdir", "close", "ftruncate", "utimensat", "fchmod", "chmod")
 ROUND_TRIPS = {
     "look up and open": ("openat", "open", "creat"),
     "ask for attributes": ("stat", "lstat", "newfstatat", "statx", "access", "faccessat2"),
@@ -202,37 +206,37 @@ def write_tiny_files(folder: Path, files: int) -> None:
 _TIMED = """
 import sys, time, atexit
 begin = time.perf_counter()
-spent, tasks = [0.0], set()
+spent, tasks, running = [0.0], set(), [False]
 import luigi
 from luigi.cmdline import luigi_run
 import pipelines.base as base
 loaded = time.perf_counter()
 def timed(method):
-    def inner(self, *a, **k):
-        tick = time.perf_counter()
-        try:
-            yield from _steps(method(self, *a, **k))
-        finally:
-            pass
-    return inner
+    return lambda self, *a, **k: _steps(method(self, *a, **k))
 def _steps(generator):
     while True:
         tick = time.perf_counter()
+        running[0] = True
         try:
             wanted = next(generator)
         except StopIteration:
-            spent[0] += time.perf_counter() - tick
             return
-        spent[0] += time.perf_counter() - tick
+        finally:
+            running[0] = False
+            spent[0] += time.perf_counter() - tick
         yield wanted
 base.StudyTask.run = timed(base.StudyTask.run)
-looked = base.StageTask.complete
+looked, depth = base.StageTask.complete, [0]
 def complete(self):
+    # One asks for another; and a task that runs is counted as a whole.
     tick = time.perf_counter()
+    depth[0] += 1
     try:
         return looked(self)
     finally:
-        spent[0] += time.perf_counter() - tick
+        depth[0] -= 1
+        if not depth[0] and not running[0]:
+            spent[0] += time.perf_counter() - tick
 base.StageTask.complete = complete
 from luigi.worker import Worker
 add = Worker._add_task
@@ -265,7 +269,14 @@ def measure_overhead(files: int, folder: Path) -> None:
             sys.exit(ended.stdout[-2000:])
         wall, work, load = (float(found[number]) for number in (1, 2, 3))
         rows.append(
-            (name, f"{wall:.1f}", f"{work:.1f}", f"{wall - work - load:.2f}", f"{(wall - work) / wall:.1%}", found[4])
+            (
+                name,
+                f"{wall:.1f}",
+                f"{work:.1f}",
+                f"{wall - work - load:.2f}",
+                f"{(wall - work - load) / wall:.1%}",
+                found[4],
+            )
         )
     print_table(
         f"SortStudy on {files:,} tiny files, one worker; Luigi is what is neither a task's work nor loading",
@@ -277,39 +288,31 @@ def measure_overhead(files: int, folder: Path) -> None:
 # What a file server is asked ------------------------------------------------------------------------------------------
 
 
-def count_calls(task: str, files: int, folder: Path) -> dict[str, int]:
-    """Count the system calls of a task from nothing, by name."""
+def count_calls(task: str, files: int, folder: Path) -> Counter[str]:
+    """Count the system calls of a task from nothing that have to do with the dump or the workspace, by name."""
     dump = folder / "dump"
     run([sys.executable, str(HERE / "dump.py"), str(dump), "--files", str(files)])
     study = make_study(folder, dump)
-    if task != "SortStudy":
-        run(luigi_words("SortStudy", study))
-    counts = folder / "counts"
-    calls = [*_MORE_CALLS, *(name for names in ROUND_TRIPS.values() for name in names)]
-    run(
-        [
-            "strace",
-            "-f",
-            "-c",
-            "-o",
-            str(counts),
-            "-e",
-            f"trace={','.join(calls)}",
-            *luigi_words(task, study, "--workers", "1"),
-        ]
-    )
-    found = {}
-    for line in counts.read_text().splitlines():
-        words = line.split()
-        if len(words) >= 5 and words[3].isdigit():
-            found[words[-1]] = int(words[3])
-    return found
+    before = {"HarvestIdentifiers": "SortStudy", "DeidentifyStudy": "HarvestIdentifiers"}
+    if task in before:
+        run(luigi_words(before[task], study))
+    trace = folder / "trace"
+    names = ",".join(name for names in ROUND_TRIPS.values() for name in names)
+    run(["strace", "-f", "-y", "-o", str(trace), "-e", f"trace={names}", *luigi_words(task, study, "--workers", "1")])
+    counts: Counter[str] = Counter()
+    with trace.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            # A call that another thread's interrupts is written in two lines, of which the first has its words.
+            found = re.match(r"\d+ +(\w+)\(", line)
+            if found and str(folder) in line:
+                counts[found[1]] += 1
+    return counts
 
 
 def measure_calls(files: int, folder: Path) -> None:
     """Print the calls a file costs: the difference of two sizes."""
     rows = []
-    for task in ("SortStudy", "DeidentifyStudy"):
+    for task in ("SortStudy", "HarvestIdentifiers", "DeidentifyStudy"):
         small, large = files // 2, files
         counted = []
         for size in (small, large):
@@ -318,17 +321,107 @@ def measure_calls(files: int, folder: Path) -> None:
             counted.append(count_calls(task, size, at))
             shutil.rmtree(at)
         a_file = {
-            kind: sum(counted[1].get(name, 0) - counted[0].get(name, 0) for name in names) / (large - small)
+            kind: sum(counted[1][name] - counted[0][name] for name in names) / (large - small)
             for kind, names in ROUND_TRIPS.items()
         }
         rows.append((task, *(f"{value:.2f}" for value in a_file.values()), f"{sum(a_file.values()):.1f}"))
-    print_table("System calls a file", ("task", *ROUND_TRIPS, "all"), rows)
+    print_table("System calls a file on the dump and the workspace", ("task", *ROUND_TRIPS, "all"), rows)
+
+
+# What that comes to ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a file costs a stage, as measured on one machine of this repository's.
+
+    Attributes
+    ----------
+    core
+        Seconds of a core, on any host.
+    alone
+        Seconds of the one process that puts together what the others made.
+    calls
+        Round trips to the file server, nothing of it remembered by the client.
+    """
+
+    core: float
+    alone: float
+    calls: float
+
+    def seconds(self, files: int, *, cores: int, server: float = float("inf")) -> float:
+        """Return how long the stage takes with so many cores, of a server that answers so many calls a second."""
+        return files * (self.alone + max(self.core / cores, self.calls / server))
+
+
+ALONE = 19.0e-6
+"""scale_plan.py --rows 2000000: what chunks read is merged, the index is finished, the plan, the lists."""
+
+SORT = Stage(core=81.0e-6 - ALONE, alone=ALONE, calls=4.6)
+"""overhead --files 1000000, and calls."""
+
+DEIDENTIFY = Stage(core=73.6 / 20_000, alone=0.0, calls=69.0)
+"""hosts --files 20000, the line of one host; and calls. What one process alone does was too little to be told apart."""
+
+MEASURED = (
+    ("sort, 1 worker", SORT, 250_000, 1, 21.1),
+    ("sort, 1 worker (the model's own)", SORT, 1_000_000, 1, 81.0),
+    ("de-identify, 1 host (the model's own)", DEIDENTIFY, 20_000, 1, 73.6),
+    ("de-identify, 2 hosts", DEIDENTIFY, 20_000, 2, 36.7),
+)
+"""What was measured: stage, files, cores, seconds."""
+
+LARGE = 10_000_000
+CORES_A_HOST = 8
+SERVERS = {"local or parallel storage": float("inf"), "20,000 calls a second": 2e4, "2,000 calls a second": 2e3}
+
+
+def model(_files: int, _folder: Path) -> None:
+    """Print the model beside the measured points, and draw it."""
+    print_table(
+        "The model beside what was measured",
+        ("what", "files", "model s", "measured s", "off by"),
+        [
+            (name, f"{files:,}", f"{told:.1f}", f"{seconds:.1f}", f"{told / seconds - 1:+.0%}")
+            for name, stage, files, cores, seconds in MEASURED
+            for told in (stage.seconds(files, cores=cores),)
+        ],
+    )
+    panels = []
+    for title, stage in (("Sort", SORT), ("De-identify", DEIDENTIFY)):
+        hours = {
+            (hosts, server): stage.seconds(LARGE, cores=hosts * CORES_A_HOST, server=rate) / 3600
+            for server, rate in SERVERS.items()
+            for hosts in (1, 2, 4, 8)
+        }
+        print_table(
+            f"{title} {LARGE:,} files, {CORES_A_HOST} cores a host: hours (model)",
+            ("file server", "1 host", "2 hosts", "4 hosts", "8 hosts"),
+            [(server, *(f"{hours[hosts, server]:.1f}" for hosts in (1, 2, 4, 8))) for server in SERVERS],
+        )
+        panels.append(
+            Panel(
+                title=f"{title} {LARGE:,} files: hours, a model",
+                note=f"{CORES_A_HOST} cores a host; blue where the cores set the pace, grey where the file server does",
+                bars=[
+                    Bar(
+                        label=f"{hosts} host{'s' if hosts > 1 else ''}, {server}",
+                        value=told,
+                        text=f"{told:.1f} h",
+                        ours=stage.core / (hosts * CORES_A_HOST) >= stage.calls / SERVERS[server],
+                    )
+                    for (hosts, server), told in hours.items()
+                ],
+            )
+        )
+    draw_chart(panels, HERE / "scale.png")
 
 
 MEASURES = {
     "hosts": (measure_hosts, 20_000),
     "overhead": (measure_overhead, 1_000_000),
     "calls": (measure_calls, 4_000),
+    "model": (model, 0),
 }
 
 

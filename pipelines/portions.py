@@ -100,6 +100,9 @@ class DoPortion(_PartOfStage):
         self._began, self._total = time.monotonic(), sum(units)
         for number, (chunk, count) in enumerate(zip(chunks, units, strict=True), 1):
             before = self._done
+            if not is_frozen(whole.plan_folder):
+                # This host was taken for dead, and others have ended the stage meanwhile.
+                return
             if not chunk.complete():
                 chunk.told = lambda done, number=number: self._tell(done, f"chunk {number} of {len(chunks)}")
                 chunk.work()
