@@ -10,6 +10,7 @@ import datetime
 import io
 import itertools
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -191,3 +192,13 @@ def make_dump(
         write_instance(folder / name, make_instance(*numbers, **(overrides or {})))
         for name, numbers in zip(names, worlds, strict=True)
     ]
+
+
+def make_mixed_dump(folder: Path, *, series: int, instances: int) -> None:
+    """Write three patients with two studies each, and among them duplicates, conflicts, refused images and junk."""
+    paths = make_dump(folder, patients=3, studies=2, series=series, instances=instances)
+    for number, path in enumerate(paths[::40]):
+        shutil.copyfile(path, folder / f"duplicate {number}")
+        write_instance(folder / f"conflict {number}", make_instance(1 + number % 3, 1, 1, 1, ImageComments=f"{number}"))
+        write_instance(folder / f"refused {number}", make_instance(1, 1, 9, number, BurnedInAnnotation="YES"))
+        (folder / f"junk {number}").write_bytes(b"no image" * number)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
 import pytest
 
-from tests.builders.world import make_dump, make_instance, write_instance
+from tests.builders.world import make_mixed_dump
 from tests.pipelines.command import luigi_words, run, use_secret, write_study
 from tests.pipelines.hosts import Alone, made_of
 
@@ -17,12 +16,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Make a dump of some 350 files with something of everything, and run the whole graph on it."""
     base = tmp_path_factory.mktemp("alone")
     dump, workspace = base / "dump", base / "w"
-    paths = make_dump(dump, patients=3, studies=2, series=3, instances=16)
-    for number, path in enumerate(paths[::40]):
-        shutil.copyfile(path, dump / f"duplicate {number}")
-        write_instance(dump / f"conflict {number}", make_instance(1 + number % 3, 1, 1, 1, ImageComments=f"{number}"))
-        write_instance(dump / f"refused {number}", make_instance(1, 1, 9, number, BurnedInAnnotation="YES"))
-        (dump / f"junk {number}").write_bytes(b"no image" * number)
+    make_mixed_dump(dump, series=3, instances=16)
     use_secret(workspace)
     study = write_study(workspace.with_suffix(".toml"), dump=dump, workspace=workspace, files=40, series=1)
     began = time.monotonic()

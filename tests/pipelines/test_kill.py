@@ -15,7 +15,7 @@ import pytest
 
 from tasks.receipt import read_receipt
 from tasks.status import RECEIPTS
-from tests.builders.world import make_dump, make_instance, write_instance
+from tests.builders.world import make_dump, make_instance, make_mixed_dump, write_instance
 from tests.pipelines.command import (
     DEADLINE_SECONDS,
     counts_of,
@@ -57,12 +57,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Make a dump of about 600 files with something of everything, and run the graph on it."""
     base = tmp_path_factory.mktemp("kill")
     dump, workspace = base / "dump", base / "w"
-    paths = make_dump(dump, patients=3, studies=2, series=4, instances=24)
-    for number, path in enumerate(paths[::40]):
-        shutil.copyfile(path, dump / f"duplicate {number}")
-        write_instance(dump / f"conflict {number}", make_instance(1 + number % 3, 1, 1, 1, ImageComments=f"{number}"))
-        write_instance(dump / f"refused {number}", make_instance(1, 1, 9, number, BurnedInAnnotation="YES"))
-        (dump / f"junk {number}").write_bytes(b"no image" * number)
+    make_mixed_dump(dump, series=4, instances=24)
     use_secret(workspace)
     began = time.monotonic()
     ended = run(command(dump, workspace, workers=1), cwd=base)
