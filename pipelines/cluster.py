@@ -31,7 +31,8 @@ def submit(options: argparse.Namespace) -> int:
         "sbatch",
         "--parsable",
         f"--job-name={job_name}",
-        f"--output={place.logs}/cluster-%A-%a.log",
+        # A percent sign begins a field (sbatch, "filename pattern").
+        f"--output={str(place.logs).replace('%', '%%')}/cluster-%A-%a.log",
         *_asked_of_slurm(settings.cluster),
         script,
         str(Path(sys.executable).parent),
