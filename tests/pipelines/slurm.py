@@ -101,7 +101,8 @@ class Cluster:
         """Have a node gone with all that runs on it."""
         self.kill_daemon(name)
         for process in _processes_with(f"{self.folder}", name):
-            for member in [*process.children(recursive=True), process]:
+            # The manager first: it would tell the controller that its job has failed, which a dead node does not.
+            for member in [process, *process.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
 

@@ -54,7 +54,14 @@ def test_init_writes_a_study_file_that_is_valid(tmp_path: Path) -> None:
     assert path.read_bytes() == (REPOSITORY / "configs" / "example.toml").read_bytes()
 
 
-TABLES = ("regions", "series", "scale", "artefacts", "sites", "relays")
+TABLES = (
+    "deidentify.regions",
+    "review.series",
+    "reading.scale",
+    "reading.artefacts",
+    "monitor.sites",
+    "monitor.relays",
+)
 """Keys of the study file that are tables, of which it shows one."""
 
 
@@ -69,7 +76,7 @@ def test_the_study_file_shows_every_key_with_its_default(tmp_path: Path) -> None
         _, _, below = text.partition(f"\n[{section}]\n")
         own, _, _ = below.partition("\n[")
         for key in type(getattr(shown, section)).model_fields:
-            shown_as = rf"# \[\[{section}\.{key}\]\]$" if key in TABLES else rf"(# )?{key} = "
+            shown_as = rf"# \[\[{section}\.{key}\]\]$" if f"{section}.{key}" in TABLES else rf"(# )?{key} = "
             assert re.search(rf"^{shown_as}", own, re.MULTILINE), f"{section}.{key}"
 
 
