@@ -60,7 +60,7 @@ TABLES = (
     "reading.scale",
     "reading.artefacts",
     "monitor.sites",
-    "monitor.relays",
+    "mail.relays",
 )
 """Keys of the study file that are tables, of which it shows one."""
 
